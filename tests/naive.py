@@ -1,0 +1,82 @@
+"""Plain twins of the kernels: the oracle that the tests compare with. Slow, short, and written another
+way on purpose (complex numbers and library routines instead of loops over floats)."""
+
+from __future__ import annotations
+
+import cmath
+import math
+
+import numpy as np
+
+
+def similarity_fit(src, dst, weights):
+    """Umeyama (1991) as printed, by singular value decomposition: (a, b, tx, ty)."""
+    src, dst, w = (np.asarray(v, np.float64) for v in (src, dst, weights))
+    w = w / w.sum()
+    src_mean, dst_mean = w @ src, w @ dst
+    p, q = src - src_mean, dst - dst_mean
+    covariance = (w[:, None] * q).T @ p
+    u, d, vt = np.linalg.svd(covariance)
+    sign = np.diag([1.0, np.sign(np.linalg.det(u) * np.linalg.det(vt))])
+    rotation = u @ sign @ vt
+    scale = np.trace(np.diag(d) @ sign) / (w @ (p**2).sum(axis=1))
+    t = dst_mean - scale * rotation @ src_mean
+    return scale * rotation[0, 0], scale * rotation[1, 0], t[0], t[1]
+
+
+def face_frame_nodes(landmarks, eye_corners, stable, nodes):
+    """(frames, p, 2 or 3) pixels -> (frames, n, 2) in the face frame of the first frame."""
+    z = np.asarray(landmarks, np.float64)[..., 0] + 1j * np.asarray(landmarks, np.float64)[..., 1]
+    right = z[0, list(eye_corners[:2])].mean()
+    left = z[0, list(eye_corners[2:])].mean()
+    result = []
+    for frame in z:
+        a, b, tx, ty = similarity_fit(_xy(frame[list(stable)]), _xy(z[0, list(stable)]), np.ones(len(stable)))
+        placed = (frame[list(nodes)] * complex(a, b) + complex(tx, ty) - (right + left) / 2) / (left - right)
+        result.append(_xy(placed))
+    return np.array(result)
+
+
+def _xy(z):
+    return np.stack([z.real, z.imag], axis=-1)
+
+
+def graph_features(nodes, neighbour, rest_angle, spec):
+    """(3, n, 2) -> (3, n, 4): x, y, D, alpha of the magnified and centred nodes."""
+    nodes = np.asarray(nodes, np.float64)
+    motion = nodes - nodes[0]
+    if spec.magnification == "factor":
+        motion = motion * spec.factor
+    elif spec.magnification == "peak":
+        peak = np.hypot(motion[1, :, 0], motion[1, :, 1]).max()
+        motion = motion * min(spec.max_factor, spec.peak_iod / peak if peak > 0 else math.inf)
+    origin = nodes[0].mean(axis=0) if spec.centre == "onset-centroid" else np.zeros(2)
+    xy = (nodes[0] - origin + motion).astype(np.float32)
+    z = xy[..., 0].astype(np.float64) + 1j * xy[..., 1].astype(np.float64)
+    features = np.zeros((*xy.shape[:2], 4))
+    features[..., :2] = xy
+    for i, j in enumerate(neighbour):
+        edge = z[:, i] - z[:, j]
+        features[:, i, 2] = abs(edge) ** 2
+        for frame in range(3):
+            if spec.angle == "arctan":
+                with np.errstate(divide="ignore"):
+                    features[frame, i, 3] = np.arctan(np.float64(edge[frame].imag) / (edge[frame].real + 0.0))
+            else:
+                # The angle between the edge and the one before it, turned by where that one points.
+                before = rest_angle[i] if frame == 0 else features[0, i, 3]
+                features[frame, i, 3] = before + cmath.phase(edge[frame] * cmath.exp(-1j * before))
+    return features
+
+
+def normalised_adjacency(matrix):
+    """I + A_ij / sqrt(d_i d_j), entry by entry."""
+    n = len(matrix)
+    degree = [sum(row) for row in matrix]
+    return [
+        [
+            float(i == j) + (matrix[i][j] / math.sqrt(degree[i] * degree[j]) if matrix[i][j] else 0.0)
+            for j in range(n)
+        ]
+        for i in range(n)
+    ]
