@@ -43,6 +43,108 @@ class TrackingConfig:
     """Faces looked for; the largest is followed, the others are counted."""
     min_confidence: float = 0.5
     """Detection and presence threshold of the landmark model."""
+    lost_s: float = 0.5
+    """A followed face that is missing for longer is given up, and the largest face is taken."""
+
+
+@dataclass(frozen=True)
+class MotionConfig:
+    """Registration on the face-stabilised crop."""
+
+    crop_iod_min_px: float = 64.0
+    """Smallest inter-ocular distance in the crop, pixels: smaller faces are enlarged."""
+    crop_iod_max_px: float = 112.0
+    """Largest inter-ocular distance in the crop, pixels: larger faces are reduced."""
+    window: float = 0.18
+    """Side of the matched patch, IOD."""
+    levels: int = 2
+    """Pyramid levels above the crop itself."""
+    iterations: int = 12
+    """Lucas-Kanade steps a level, at most."""
+    outlier: float = 0.003
+    """Residual of a stable point (IOD) at which its weight in the head fit has fallen to a quarter."""
+    shear_ridge: float = 1.0
+    """Prior precision of foreshortening in the head model."""
+    turn_ridge: float = 0.002
+    """Prior precision of the out-of-plane turns in the head model."""
+    rewarp: float = 0.03
+    """Head motion since the last frame (IOD) beyond which the crop is taken again."""
+    lost_residual: float = 0.06
+    """RMS of the stable points (IOD) beyond which the frame counts as not measured."""
+    disagree: float = 0.3
+    """Distance between landmark model and registration (IOD) beyond which a new segment starts."""
+    reference_s: float = 1.0
+    """Age at which the reference crop is replaced."""
+    turn_limit: float = 0.12
+    """Out-of-plane turn since the reference beyond which it is replaced."""
+    depth_s: float = 1.0
+    """Time in which the points' depth follows what the turning head shows; 0 keeps the model's."""
+    depth_limit: float = 0.004
+    """Most residual (IOD) of one point and frame that teaches its depth."""
+    anchor_gain: float = 0.3
+    """Weight of a new landmark result in the running average of rest positions and pose."""
+    pull: float = 0.3
+    """Part of the distance to the landmark model that is closed at a change of reference."""
+
+
+@dataclass(frozen=True)
+class SpottingConfig:
+    """The sliding-window motion detector."""
+
+    lags_s: tuple[float, ...] = (0.1, 0.17, 0.28, 0.5)
+    """Lags of the bump response: half the longest movement that passes whole."""
+    smooth_s: float = 0.016
+    """Half width of the smoothing at high frame rates."""
+    gap_s: float = 0.1
+    """A longer hole between two frames empties the window."""
+    score: float = 4.5
+    """Response over noise, RMS of the most moved nodes, that opens a candidate."""
+    top_nodes: int = 4
+    """How many of the most moved nodes count."""
+    peak_reach: float = 0.35
+    """A candidate is the largest response within so many lags on both sides."""
+    node_score: float = 2.0
+    """Response over noise that a node needs to take part in the event's curve."""
+    snr: float = 8.0
+    """Height of the event's curve over its noise."""
+    least_strength: float = 0.0018
+    """Peak displacement of the most moved node, IOD, that an event needs."""
+    least_return: float = 0.5
+    """Share of the rise that has to be undone at the offset."""
+    flat: float = 0.08
+    """Change, as a share of the height, that still counts as flat."""
+    settle_s: float = 0.1
+    """How long the curve must be flat before onset or offset is believed."""
+    foot: float = 0.4
+    """Extension of an edge beyond its tenth, in distances from half height to tenth."""
+    calm_s: float = 1.0
+    """Stretch before the onset that must be calm."""
+    restless: float = 0.3
+    """Mean excursion in that stretch, as a share of the rise, that rejects the candidate."""
+    longest_s: float = 4.0
+    """A movement that has not returned by then is a change of posture."""
+    history_s: float = 5.0
+    """Stretch before a candidate that is looked at."""
+    rigid: float = 0.7
+    """Share of a movement explained by a rigid motion beyond which it is the head's."""
+    blink: float = 0.4
+    """Eye closure that counts as a blink."""
+    blink_strength: float = 0.02
+    """Upper-face movements up to this size (IOD) during a blink are the blink's."""
+    head_shift: float = 0.02
+    """Noise added per IOD of head shift within the lag."""
+    head_turn: float = 0.05
+    """Noise added per radian of head turn within the lag."""
+    noise_prior: float = 0.001
+    """Noise of a node's response, IOD, before anything has been seen."""
+    noise_least: float = 0.00025
+    """Smallest noise believed."""
+    noise_most: float = 0.02
+    """Largest noise believed."""
+    noise_s: float = 2.0
+    """Time constant of the running noise estimate."""
+    most_open: int = 8
+    """Candidates followed at once."""
 
 
 @dataclass(frozen=True)
@@ -75,3 +177,5 @@ class Config:
     """Stop after so many frames."""
     capture: CaptureConfig = field(default_factory=CaptureConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    motion: MotionConfig = field(default_factory=MotionConfig)
+    spotting: SpottingConfig = field(default_factory=SpottingConfig)

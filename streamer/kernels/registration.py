@@ -1,0 +1,145 @@
+"""Rigid motion of the head from the displacement of its stable points."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+TERMS = 8
+"""Terms of the head model; see `head_basis`."""
+
+
+@numba.njit(cache=True)
+def head_basis(x: float, y: float, z: float, out: np.ndarray) -> None:
+    """Fill out (2, 8) with the small-motion model of a rigid head under weak perspective.
+
+    Columns: shift x, shift y, scale, roll, the two shears of foreshortening, and the two
+    out-of-plane turns, which move a point in proportion to its depth z (all IOD, face frame).
+    A rigid body under a weak-perspective camera moves by an affine function of (x, y, z)
+    (Koenderink and van Doorn 1991, "Affine structure from motion"): these are its eight terms.
+    """
+    out[0, 0], out[1, 0] = 1.0, 0.0
+    out[0, 1], out[1, 1] = 0.0, 1.0
+    out[0, 2], out[1, 2] = x, y
+    out[0, 3], out[1, 3] = -y, x
+    out[0, 4], out[1, 4] = x, -y
+    out[0, 5], out[1, 5] = y, x
+    out[0, 6], out[1, 6] = z, 0.0
+    out[0, 7], out[1, 7] = 0.0, z
+
+
+@numba.njit(cache=True)
+def fit_head(
+    points: np.ndarray,
+    displacement: np.ndarray,
+    information: np.ndarray,
+    ridge: np.ndarray,
+    scale: float,
+    iterations: int,
+    weights: np.ndarray,
+    params: np.ndarray,
+) -> float:
+    """Robust weighted least squares of the head model; returns the weighted RMS residual (IOD).
+
+    Args:
+        points: (S, 3) stable points x, y, depth, IOD.
+        displacement: (S, 2) their measured displacement, IOD.
+        information: (S, 3) image information gxx, gxy, gyy of each point's patch, mean trace 1: an
+            edge constrains only the motion across it.
+        ridge: (8,) prior precision of each term, in the units of `information`.
+        scale: residual (IOD) at which a point's weight has fallen to a quarter (Geman and McClure 1985).
+        iterations: reweighting rounds.
+        weights: (S,) in: a priori weight, 0 to leave a point out; out: final weight.
+        params: (8,) out.
+    """
+    count = points.shape[0]
+    basis = np.empty((2, TERMS))
+    prior = weights.copy()
+    normal = np.empty((TERMS, TERMS))
+    right = np.empty(TERMS)
+    rms = 0.0
+    for step in range(iterations):
+        width = scale * 2.0 ** max(0, 3 - step)  # from wide to narrow: no start to get stuck at
+        for a in range(TERMS):
+            right[a] = 0.0
+            for b in range(TERMS):
+                normal[a, b] = 0.0
+            normal[a, a] = ridge[a]
+        for i in range(count):
+            w = weights[i]
+            if w <= 0.0:
+                continue
+            head_basis(points[i, 0], points[i, 1], points[i, 2], basis)
+            gxx, gxy, gyy = w * information[i, 0], w * information[i, 1], w * information[i, 2]
+            u, v = displacement[i, 0], displacement[i, 1]
+            for a in range(TERMS):
+                px = basis[0, a] * gxx + basis[1, a] * gxy
+                py = basis[0, a] * gxy + basis[1, a] * gyy
+                right[a] += px * u + py * v
+                for b in range(a + 1):
+                    normal[a, b] += px * basis[0, b] + py * basis[1, b]
+        for a in range(TERMS):
+            for b in range(a + 1, TERMS):
+                normal[a, b] = normal[b, a]
+        params[:] = np.linalg.solve(normal, right)
+        total, error = 0.0, 0.0
+        for i in range(count):
+            if prior[i] <= 0.0:
+                continue
+            head_basis(points[i, 0], points[i, 1], points[i, 2], basis)
+            u, v = displacement[i, 0], displacement[i, 1]
+            for a in range(TERMS):
+                u -= basis[0, a] * params[a]
+                v -= basis[1, a] * params[a]
+            e2 = information[i, 0] * u * u + 2 * information[i, 1] * u * v + information[i, 2] * v * v
+            trace = information[i, 0] + information[i, 2]
+            r = np.sqrt(e2 / trace) if trace > 0.0 else 0.0
+            q = 1.0 + (r / width) ** 2
+            weights[i] = prior[i] / (q * q)
+            total += weights[i] * trace
+            error += weights[i] * e2
+        rms = np.sqrt(error / total) if total > 0.0 else 0.0
+    return rms
+
+
+@numba.njit(cache=True)
+def remove_head(points: np.ndarray, displacement: np.ndarray, params: np.ndarray, out: np.ndarray) -> None:
+    """out (N, 2) = displacement (N, 2) less what the head model predicts at points (N, 3)."""
+    basis = np.empty((2, TERMS))
+    for i in range(points.shape[0]):
+        head_basis(points[i, 0], points[i, 1], points[i, 2], basis)
+        u, v = displacement[i, 0], displacement[i, 1]
+        for a in range(TERMS):
+            u -= basis[0, a] * params[a]
+            v -= basis[1, a] * params[a]
+        out[i, 0], out[i, 1] = u, v
+
+
+@numba.njit(cache=True)
+def learn_depth(
+    depth: np.ndarray, points: np.ndarray, displacement: np.ndarray, params: np.ndarray, step: float, limit: float
+) -> None:
+    """Correct depth (P,) in place by what the turning head shows (normalised least mean squares).
+
+    A point that is nearer than believed moves further than predicted when the head turns. Only the
+    part of the residual along the turn counts, at most `limit` IOD of it, so that an expression,
+    which is large and brief, teaches little.
+
+    Args:
+        points: (P, 3), displacement: (P, 2), params: (8,), as for `fit_head`.
+        step: 0..1, share of the error corrected in this frame.
+    """
+    tx, ty = params[6], params[7]
+    turn2 = tx * tx + ty * ty
+    if turn2 < 1e-5:
+        return
+    basis = np.empty((2, TERMS))
+    for i in range(points.shape[0]):
+        head_basis(points[i, 0], points[i, 1], points[i, 2], basis)
+        u, v = displacement[i, 0], displacement[i, 1]
+        for a in range(TERMS):
+            u -= basis[0, a] * params[a]
+            v -= basis[1, a] * params[a]
+        size = np.sqrt(u * u + v * v)
+        cut = limit / size if size > limit else 1.0
+        depth[i] += step * cut * (u * tx + v * ty) / (turn2 + 4e-4)
