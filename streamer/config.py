@@ -39,6 +39,10 @@ class TrackingConfig:
 
     anchor_interval_s: float = 0.25
     """The landmark model runs at least this often; registration carries the nodes in between."""
+    search_interval_s: float = 0.1
+    """The landmark model runs so often while there is no face."""
+    misses: int = 3
+    """The face is lost when the landmark model fails to see it in so many frames running."""
     max_faces: int = 4
     """Faces looked for; the largest is followed, the others are counted."""
     min_confidence: float = 0.5
@@ -127,9 +131,9 @@ class SpottingConfig:
     """Stretch before a candidate that is looked at."""
     rigid: float = 0.7
     """Share of a movement explained by a rigid motion beyond which it is the head's."""
-    blink: float = 0.4
+    blink: float = 0.3
     """Eye closure that counts as a blink."""
-    blink_strength: float = 0.02
+    blink_strength: float = 0.012
     """Upper-face movements up to this size (IOD) during a blink are the blink's."""
     head_shift: float = 0.02
     """Noise added per IOD of head shift within the lag."""

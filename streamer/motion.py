@@ -34,6 +34,12 @@ Those that an expression moves are a minority that the robust fit leaves out."""
 EYE_CORNERS = ((33, 133), (362, 263))
 """(outer, inner) of the person's right eye, (inner, outer) of the left: image left to image right."""
 
+EYE_LIDS = ((159, 145), (386, 374))
+"""Middle of the upper and of the lower lid, person's right eye then left."""
+
+EYE_BOX, EYE_PATCH = (0.24, 0.11), (24, 11)
+"""The patch of an eye: half width and half height in IOD, and its size in samples."""
+
 INFORMATION_LIMIT = 2.0
 """Most that one patch's image information may count, in medians of the face's patches."""
 
@@ -82,6 +88,14 @@ def eye_line_pose(landmarks: np.ndarray) -> np.ndarray:
     return _similarity(axis[0], axis[1], centre[0], centre[1])
 
 
+def eye_openness(landmarks: np.ndarray, eye: int) -> float:
+    """Distance between the lids over the eye's width; eye 0 is the person's right, 1 the left."""
+    upper, lower = EYE_LIDS[eye]
+    first, second = EYE_CORNERS[eye]
+    width = float(np.hypot(*(landmarks[first, :2] - landmarks[second, :2])))
+    return float(np.hypot(*(landmarks[upper, :2] - landmarks[lower, :2]))) / max(width, 1e-6)
+
+
 def _to_face(pose: np.ndarray, points: np.ndarray) -> np.ndarray:
     inverse = np.linalg.inv(pose)
     return points @ inverse[:2, :2].T + inverse[:2, 2]
@@ -113,6 +127,8 @@ class MotionMeter:
         self._bad_frames = 0
         self._flow: F32 | None = None
         self._depth = np.zeros(len(self._point_ids))
+        self._usual_eye = np.zeros((2, EYE_PATCH[1], EYE_PATCH[0]), np.float32)
+        self._usual_openness = np.zeros(2)
         self._last_s = float("-inf")
 
     @property
@@ -163,6 +179,7 @@ class MotionMeter:
         points_px = crop_to_face[: self._nodes] @ self._pose[:2, :2].T + self._pose[:2, 2]
         if face is not None:
             self._learn(face, displacement)
+        eyes = self._closure(face)
         head = self._head(reference)
         motion = Motion(
             frame=frame.index,
@@ -172,7 +189,7 @@ class MotionMeter:
             displacement=displacement.astype(np.float32),
             quality=quality[: self._nodes],
             head=head,
-            eyes=self._eyes,
+            eyes=eyes,
             residual=residual,
             iod_px=float(np.hypot(self._pose[0, 0], self._pose[1, 0])),
             points_px=points_px.astype(np.float32),
@@ -256,10 +273,9 @@ class MotionMeter:
                 self._flow = None
                 continue
             break
-        self._crop_now = crop
+        self._grey = crop
         contrast = max(reference.std, 1.0)
         quality = np.where(found, np.clip(1.5 - error.ravel() / (0.5 * contrast), 0.0, 1.0), 0.0)
-        self._eyes = np.zeros(2, np.float32)
         if residual > c.lost_residual or not np.isfinite(residual):
             return None
         self._flow = points - reference.points
@@ -278,7 +294,9 @@ class MotionMeter:
             scale = self._reference.scale
             inverse = np.linalg.inv(fitted)
             settled = positions @ inverse[:2, :2].T + inverse[:2, 2]
-            self._flow = ((settled - (CROP_LEFT, CROP_TOP)) * scale).astype(np.float32) - self._reference.points
+            self._flow = ((settled - (CROP_LEFT, CROP_TOP)) * scale).astype(
+                np.float32
+            ) - self._reference.points
 
     def _head(self, reference: _Reference) -> F32:
         now = np.linalg.inv(self._start_pose) @ self._pose @ self._fitted()
@@ -286,6 +304,34 @@ class MotionMeter:
         size = np.hypot(now[0, 0], now[1, 0])
         roll = np.arctan2(now[1, 0], now[0, 0])
         return np.array([now[0, 2], now[1, 2], roll, np.log(size), turn[0], turn[1]], np.float32)
+
+    def _closure(self, face: Face | None) -> F32:
+        """(2,) how shut each eye is: 1 - correlation of the eye's patch with how it usually looks.
+
+        The usual look is learned only while the landmark model sees the eye about as open as ever.
+        """
+        reference = self._reference
+        assert reference is not None
+        closure = np.zeros(2, np.float32)
+        for eye in range(2):
+            left, top = (
+                np.array([eye - 0.5 - EYE_BOX[0], -EYE_BOX[1]]) - (CROP_LEFT, CROP_TOP)
+            ) * reference.scale
+            width, height = 2 * EYE_BOX[0] * reference.scale, 2 * EYE_BOX[1] * reference.scale
+            box = self._grey[round(top) : round(top + height), round(left) : round(left + width)]
+            patch = cv2.resize(box, EYE_PATCH, interpolation=cv2.INTER_AREA).astype(np.float32)
+            patch -= patch.mean()
+            patch /= max(float(np.sqrt((patch * patch).sum())), 1e-6)
+            usual = self._usual_eye[eye]
+            if face is not None:
+                openness = eye_openness(face.landmarks, eye)
+                self._usual_openness[eye] = max(openness, 0.98 * self._usual_openness[eye])
+                if openness > 0.75 * self._usual_openness[eye]:
+                    usual += (0.3 if usual.any() else 1.0) * (patch - usual)
+            size = float(np.sqrt((usual * usual).sum()))
+            if size > 0:
+                closure[eye] = min(1.0, max(0.0, 1.0 - float((patch * usual).sum()) / size))
+        return closure
 
     # -- anchors and references --------------------------------------------------------------------
 
@@ -301,7 +347,9 @@ class MotionMeter:
         self._depth[:] = self._rest[self._point_ids, 2]
         scale = self._scale()
         crop = self._crop(frame.image, scale)
-        self._set_reference(frame.time_s, scale, crop, self._rest[self._point_ids], np.zeros((14, 2)), np.zeros(2))
+        self._set_reference(
+            frame.time_s, scale, crop, self._rest[self._point_ids], np.zeros((14, 2)), np.zeros(2)
+        )
 
     def _scale(self) -> float:
         iod_px = float(np.hypot(self._pose[0, 0], self._pose[1, 0]))

@@ -117,7 +117,12 @@ def remove_head(points: np.ndarray, displacement: np.ndarray, params: np.ndarray
 
 @numba.njit(cache=True)
 def learn_depth(
-    depth: np.ndarray, points: np.ndarray, displacement: np.ndarray, params: np.ndarray, step: float, limit: float
+    depth: np.ndarray,
+    points: np.ndarray,
+    displacement: np.ndarray,
+    params: np.ndarray,
+    step: float,
+    limit: float,
 ) -> None:
     """Correct depth (P,) in place by what the turning head shows (normalised least mean squares).
 

@@ -106,9 +106,7 @@ def project(values: np.ndarray, base: np.ndarray, direction: np.ndarray, out: np
 
 
 @numba.njit(cache=True)
-def amplitudes(
-    times: np.ndarray, values: np.ndarray, curve: np.ndarray, out: np.ndarray
-) -> bool:
+def amplitudes(times: np.ndarray, values: np.ndarray, curve: np.ndarray, out: np.ndarray) -> bool:
     """Least squares of values[:, k] = a + b t + out[k] curve: each component's share of an event.
 
     times (N,), values (N, K), curve (N,), out (K,). Every frame of the event adds to the estimate, and
