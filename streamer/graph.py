@@ -409,7 +409,7 @@ class FeatureSpec:
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise ValueError(f"{field} is {value!r}; must be a number")
-            if not (math.isfinite(value) and 0.0 < value <= 1000.0):
+            if not 0.0 < value <= 1000.0:  # NaN fails too
                 raise ValueError(f"{field} is {value!r}; must be above 0 and at most 1000")
 
     @property
