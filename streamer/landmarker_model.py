@@ -93,7 +93,7 @@ def cache_path() -> Path:
         base = os.path.join(os.path.expanduser("~"), ".cache")
     if not os.path.isabs(base):
         raise EngineError(
-            f"no home folder to keep {FILE_NAME} in: set XDG_CACHE_HOME to a folder, or give --landmarker PATH"
+            f"no home folder to keep {FILE_NAME} in: set XDG_CACHE_HOME to a folder, or give --landmarker"
         )
     return Path(base) / CACHE_FOLDER / FILE_NAME
 

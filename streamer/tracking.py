@@ -103,8 +103,8 @@ class MediaPipeTracker:
             # What MediaPipe raises for a bad model file (its own docstring names these two).
             except (RuntimeError, ValueError) as error:
                 raise EngineError(
-                    f"MediaPipe refuses the landmark model {model} ({error}): delete the file and start again "
-                    f"to fetch it anew, or check --landmarker"
+                    f"MediaPipe refuses the landmark model {model} ({error}): delete the file and start "
+                    f"again to fetch it anew, or check --landmarker"
                 ) from error
 
     def detect(self, image: U8) -> list[F32]:

@@ -1,0 +1,53 @@
+# make run    set up .venv, then recognise micro-expressions on camera 0 (or the sample clip, without one)
+# make test   set up .venv with what the checks need, then ruff, pyright and pytest
+# make clean  remove .venv and what the checks left
+#
+# Variables: PYTHON=python3.12   the Python to make .venv with (3.10 to 3.12; else one is found)
+#            CAMERA=1            another camera
+#            ARGS="--save a.mp4" more flags for the recogniser (see README.md)
+
+VENV := .venv
+CAMERA := 0
+ARGS :=
+BIN := $(VENV)/bin
+# A window where there is a display to show it on.
+SHOW := $(if $(DISPLAY)$(WAYLAND_DISPLAY)$(filter Darwin,$(shell uname)),--show)
+
+export PYTHON VENV
+
+.PHONY: run test lint format clean
+.DELETE_ON_ERROR:
+
+run: $(VENV)/.run
+	@$(BIN)/python -m streamer --list-cameras >/dev/null; \
+	case $$? in \
+	0) exec $(BIN)/python -m streamer --camera $(CAMERA) $(SHOW) $(ARGS) ;; \
+	3) echo "make run: there is no camera, so this is the sample clip" >&2; \
+	   exec $(BIN)/python -m streamer --source sample $(SHOW) $(ARGS) ;; \
+	*) exit 1 ;; \
+	esac
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+# The stamps say what .venv holds; they are older than pyproject.toml when it has to be updated.
+$(VENV)/.test: pyproject.toml constraints.txt scripts/setup.sh
+	@scripts/setup.sh test
+	@touch $(VENV)/.run $@
+
+$(VENV)/.run: pyproject.toml scripts/setup.sh
+	@scripts/setup.sh run
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
