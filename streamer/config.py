@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-import tyro
 
 
 @dataclass(frozen=True)
@@ -63,11 +62,11 @@ class MotionConfig:
     """Side of the matched patch, IOD."""
     levels: int = 2
     """Pyramid levels above the crop itself."""
-    iterations: int = 12
+    iterations: int = 8
     """Lucas-Kanade steps a level, at most."""
     outlier: float = 0.003
     """Residual of a stable point (IOD) at which its weight in the head fit has fallen to a quarter."""
-    shear_ridge: float = 1.0
+    shear_ridge: float = 0.3
     """Prior precision of foreshortening in the head model."""
     turn_ridge: float = 0.002
     """Prior precision of the out-of-plane turns in the head model."""
@@ -77,13 +76,13 @@ class MotionConfig:
     """RMS of the stable points (IOD) beyond which the frame counts as not measured."""
     disagree: float = 0.3
     """Distance between landmark model and registration (IOD) beyond which a new segment starts."""
-    reference_s: float = 1.0
+    reference_s: float = 0.5
     """Age at which the reference crop is replaced."""
-    turn_limit: float = 0.12
+    turn_limit: float = 0.06
     """Out-of-plane turn since the reference beyond which it is replaced."""
-    depth_s: float = 1.0
+    depth_s: float = 0.7
     """Time in which the points' depth follows what the turning head shows; 0 keeps the model's."""
-    depth_limit: float = 0.004
+    depth_limit: float = 0.012
     """Most residual (IOD) of one point and frame that teaches its depth."""
     anchor_gain: float = 0.3
     """Weight of a new landmark result in the running average of rest positions and pose."""
@@ -129,12 +128,22 @@ class SpottingConfig:
     """A movement that has not returned by then is a change of posture."""
     history_s: float = 5.0
     """Stretch before a candidate that is looked at."""
-    rigid: float = 0.7
+    rigid: float = 0.9
     """Share of a movement explained by a rigid motion beyond which it is the head's."""
     blink: float = 0.3
     """Eye closure that counts as a blink."""
+    blink_likeness: float = 0.7
+    """Correlation of a movement with the eye's closure that makes it the blink's."""
     blink_strength: float = 0.012
     """Upper-face movements up to this size (IOD) during a blink are the blink's."""
+    speech_s: float = 1.2
+    """Time over which the mouth's activity is averaged."""
+    speech_lag_s: float = 0.1
+    """Time over which the mouth's speed is taken."""
+    speech_motion: float = 0.004
+    """Motion of a mouth node in that time (IOD) that counts as activity."""
+    speech: float = 0.25
+    """Share of mouth activity before the onset that makes a movement of the mouth speech."""
     head_shift: float = 0.02
     """Noise added per IOD of head shift within the lag."""
     head_turn: float = 0.05

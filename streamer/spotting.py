@@ -38,6 +38,8 @@ MICRO_S = 0.5
 """Longest micro-expression (Yan et al. 2013, "How fast are the leaked facial expressions")."""
 UPPER_FACE = 7
 """Nodes 0..6 are the brows and the bridge of the nose: those that a blink can move."""
+MOUTH = 10
+"""Nodes 10..13 are the mouth: those that speech moves."""
 CAPACITY = 4096
 """Frames kept: `history_s` at up to 340 frames a second."""
 
@@ -67,6 +69,7 @@ class Spotter:
         self._values = np.empty((CAPACITY, 2 * NODE_COUNT))
         self._head = np.empty((CAPACITY, 6))
         self._eyes = np.empty((CAPACITY, 2))
+        self._speech = np.empty(CAPACITY)
         self._scratch = np.empty(2 * NODE_COUNT)
         self._head_scratch = np.empty(6)
         self._segment = -1
@@ -115,7 +118,7 @@ class Spotter:
     def _append(self, motion: Motion) -> None:
         if self._count == CAPACITY:
             keep = CAPACITY // 2
-            for array in (self._times, self._frames, self._values, self._head, self._eyes):
+            for array in (self._times, self._frames, self._values, self._head, self._eyes, self._speech):
                 array[:keep] = array[CAPACITY - keep :]
             self._count = keep
         i = self._count
@@ -128,7 +131,23 @@ class Spotter:
         self._values[i] = motion.displacement.ravel()
         self._head[i] = motion.head
         self._eyes[i] = motion.eyes
+        self._speech[i] = self._mouth_activity(motion.displacement)
         self._count = i + 1
+
+    def _mouth_activity(self, displacement: np.ndarray) -> float:
+        """Running share of time (0..1) in which the mouth's speed is that of speech.
+
+        One brief expression fills a small part of `speech_s`; speech fills it syllable by syllable.
+        """
+        i = self._count
+        if not i:
+            return 0.0
+        interval = self.config.speech_lag_s
+        j = int(np.searchsorted(self._times[:i], self._times[i] - interval))
+        moved = displacement[MOUTH:] - self._values[min(j, i - 1)].reshape(NODE_COUNT, 2)[MOUTH:]
+        active = float(np.hypot(*moved.T).max()) > self.config.speech_motion
+        share = min(1.0, (self._times[i] - self._times[i - 1]) / self.config.speech_s)
+        return float(self._speech[i - 1] + share * (active - self._speech[i - 1]))
 
     @property
     def _half_s(self) -> float:
@@ -217,11 +236,11 @@ class Spotter:
             return "gap"
         apex = int(near[curve[near].argmax()])
 
-        state, left, before = flank(times, curve, apex, -1, noise, c.flat, c.settle_s, 0.0)
+        state, before = flank(times, curve, apex, -1, noise, c.flat, c.settle_s, 0.0)
         rise = curve[apex] - before
         if rise < c.least_return or state == 2 and times[apex] - times[0] < 0.1:
             return "no rise"
-        state, right, after = flank(times, curve, apex, 1, noise, c.flat, c.settle_s, c.least_return * rise)
+        state, after = flank(times, curve, apex, 1, noise, c.flat, c.settle_s, c.least_return * rise)
         if state == 2:
             return None if times[-1] - times[apex] < c.longest_s else "no return"
         fall = curve[apex] - after
@@ -248,7 +267,11 @@ class Spotter:
             return "too small"
         if self._rigid_share(motion, shares, candidate.noise) > c.rigid:
             return "head"
-        if self._is_blink(times, onset_s, offset_s, start, lengths):
+        if lengths[MOUTH:].max() == lengths.max():
+            before_onset = start + max(0, int(np.searchsorted(times, onset_s)) - 1)
+            if self._speech[before_onset] > c.speech:
+                return "speech"
+        if self._is_blink(times, curve, (onset_s, offset_s), start, lengths):
             return "blink"
 
         onset, apex_key, offset = (self._key(t) for t in (onset_s, apex_s, offset_s))
@@ -311,12 +334,20 @@ class Spotter:
         return float(1.0 - ((shares - fit) ** 2).sum() / max((shares**2).sum(), 1e-12))
 
     def _is_blink(
-        self, times: np.ndarray, onset_s: float, offset_s: float, start: int, lengths: np.ndarray
+        self,
+        times: np.ndarray,
+        curve: np.ndarray,
+        span: tuple[float, float],
+        start: int,
+        lengths: np.ndarray,
     ) -> bool:
-        """Whether an eye shut meanwhile and nothing but the upper face moved."""
+        """Whether an eye shut meanwhile, in step with the movement, and only the upper face moved a little."""
         c = self.config
-        inside = np.flatnonzero((times >= onset_s - 0.1) & (times <= offset_s + 0.1)) + start
-        shut = self._eyes[inside].max() if len(inside) else 0.0
-        if shut < c.blink:
+        inside = np.flatnonzero((times >= span[0] - 0.15) & (times <= span[1] + 0.15))
+        closure = self._eyes[start + inside].max(1)
+        if closure.max() < c.blink or lengths.max() > c.blink_strength:
             return False
-        return bool(lengths[UPPER_FACE:].max() < 0.5 * lengths.max() and lengths.max() < c.blink_strength)
+        if lengths[UPPER_FACE:].max() > 0.5 * lengths.max():
+            return False
+        a, b = curve[inside] - curve[inside].mean(), closure - closure.mean()
+        return bool((a * b).sum() > c.blink_likeness * np.sqrt((a * a).sum() * (b * b).sum()))

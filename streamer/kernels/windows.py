@@ -144,7 +144,7 @@ def flank(
     tolerance: float,
     settle_s: float,
     needed: float,
-) -> tuple[int, int, float]:
+) -> tuple[int, float]:
     """Walk from the apex down one side of an event's curve to where it settles.
 
     Args:
@@ -155,8 +155,7 @@ def flank(
             before it may settle at all.
 
     Returns:
-        (state, index, level): state 0 settled, 1 rose again before it settled, 2 data ended;
-        index of the first frame at the floor; level of the floor.
+        (state, level): state 0 settled, 1 rose again before it settled, 2 data ended; level of the floor.
     """
     peak = curve[apex]
     floor, at = peak, apex
@@ -168,7 +167,7 @@ def flank(
             floor, at = curve[i], i
         if height >= needed:
             if curve[i] > floor + max(4.0 * noise, 0.3 * height):
-                return 1, at, floor
+                return 1, floor
             if abs(times[i] - times[at]) >= settle_s:
                 total, count = 0.0, 0
                 j = at
@@ -176,9 +175,9 @@ def flank(
                     total += curve[j]
                     count += 1
                     j += step
-                return 0, at, total / count
+                return 0, total / count
         i += step
-    return 2, at, floor
+    return 2, floor
 
 
 @numba.njit(cache=True)
