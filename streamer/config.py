@@ -60,7 +60,7 @@ class MotionConfig:
     """Largest inter-ocular distance in the crop, pixels: larger faces are reduced."""
     window: float = 0.18
     """Side of the matched patch, IOD."""
-    levels: int = 2
+    levels: int = 1
     """Pyramid levels above the crop itself."""
     iterations: int = 8
     """Lucas-Kanade steps a level, at most."""
@@ -72,6 +72,10 @@ class MotionConfig:
     """Prior precision of the out-of-plane turns in the head model."""
     rewarp: float = 0.03
     """Head motion since the last frame (IOD) beyond which the crop is taken again."""
+    least_stable: float = 0.3
+    """Share of the stable points' weight that must be found for the frame to count as measured."""
+    unsure_quality: float = 0.5
+    """Mean match quality of the nodes below which the landmark model is asked at the next frame."""
     lost_residual: float = 0.06
     """RMS of the stable points (IOD) beyond which the frame counts as not measured."""
     disagree: float = 0.3
@@ -84,6 +88,8 @@ class MotionConfig:
     """Time in which the points' depth follows what the turning head shows; 0 keeps the model's."""
     depth_limit: float = 0.012
     """Most residual (IOD) of one point and frame that teaches its depth."""
+    resize_limit: float = 0.2
+    """Change of the face's size since the reference (natural logarithm) beyond which it is replaced."""
     anchor_gain: float = 0.3
     """Weight of a new landmark result in the running average of rest positions and pose."""
     pull: float = 0.3

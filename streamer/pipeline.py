@@ -213,7 +213,7 @@ def warm_up(config: Config, engine: Engine) -> None:
     """
     warm_up_graph()
     rng = np.random.default_rng(0)
-    image = cv2.GaussianBlur(rng.integers(0, 255, (320, 320, 3)).astype(np.uint8), (0, 0), 2.0)
+    image = np.asarray(cv2.GaussianBlur(rng.integers(0, 255, (320, 320, 3), np.uint8), (0, 0), 2.0), np.uint8)
     landmarks = rng.uniform(80, 240, (478, 3)).astype(np.float32)
     landmarks[[33, 133], :2], landmarks[[362, 263], :2] = (130, 100), (190, 100)
     meter, spotter = MotionMeter(config.motion), Spotter(config.spotting)

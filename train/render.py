@@ -147,7 +147,8 @@ def _depth(x: float, y: float) -> float:
     """Depth of the skin towards the camera, IOD: an ellipsoidal head with a nose (rough anatomy)."""
     e = (x / 1.3) ** 2 + ((y - 0.35) / 1.9) ** 2
     head = math.sqrt(1.0 - e) if e < 0.98 else math.sqrt(0.02)
-    nose = 0.42 * math.exp(-((x / 0.20) ** 2) / 2 - (((y - 0.62) / 0.22) ** 2) / 2)
+    near_nose = ((x / 0.20) ** 2 + ((y - 0.62) / 0.22) ** 2) / 2
+    nose = 0.42 * math.exp(-near_nose) if near_nose < 12.0 else 0.0
     return 1.1 * head - 1.1 + nose
 
 
@@ -172,12 +173,12 @@ def _trace(
             qy = to_face[1, 0] * column + to_face[1, 1] * row + to_face[1, 2]
             # The head's turn moves a point by depth x angle; undone by fixed-point steps.
             sx, sy = qx, qy
-            for _ in range(3):
+            for _ in range(2):
                 z = _depth(sx, sy)
                 sx, sy = qx - z * turn[0] - turn[2] * (sx), qy - z * turn[1] - turn[3] * (sy)
             if bumps.shape[0]:
                 px, py = sx, sy
-                for _ in range(4):
+                for _ in range(3):
                     dx, dy = _displace(sx, sy, bumps)
                     sx, sy = px - dx, py - dy
             if closure > 0.0:
