@@ -1,6 +1,8 @@
-"""Settings: one frozen dataclass a stage. Flags (tyro) and YAML files fill the same ones.
+"""Settings: one frozen dataclass a stage. Flags and YAML files fill the same ones (`streamer.cli`).
 
 Flags win over the YAML file, the YAML file over the defaults here. An unknown key is an error.
+Every number is finite and not negative, and further bounded where its type says so.
+`configs/default.yaml` is written from this file by `scripts/write_default_config.py`.
 All durations are seconds, all lengths IOD (inter-ocular distances) unless a name says otherwise.
 """
 
@@ -8,27 +10,40 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+
+@dataclass(frozen=True)
+class Bounds:
+    """Bounds of a number; `above` is excluded, the others are included."""
+
+    above: float | None = None
+    least: float = 0.0
+    most: float | None = None
+
+
+Positive = Annotated[float, Bounds(above=0.0)]
+Share = Annotated[float, Bounds(most=1.0)]
+Count = Annotated[int, Bounds(least=1.0)]
 
 
 @dataclass(frozen=True)
 class CaptureConfig:
     """Reading frames."""
 
-    fps: float = 200.0
+    fps: Positive = 200.0
     """Frame rate of a folder of images, which has no timestamps of its own (databases: 200)."""
-    width: int = 640
+    width: Count = 640
     """Width asked of a camera, pixels."""
-    height: int = 480
+    height: Count = 480
     """Height asked of a camera, pixels."""
-    camera_fps: float = 30.0
+    camera_fps: Positive = 30.0
     """Frame rate asked of a camera."""
-    buffer_frames: int = 4
+    buffer_frames: Count = 4
     """Frames kept between reader and recogniser; a live source drops the oldest beyond that."""
     reconnect_s: float = 30.0
     """How long a lost live source is tried again before the stream ends."""
-    stall_s: float = 2.0
+    stall_s: Positive = 2.0
     """A live source that gives no frame for so long counts as lost."""
 
 
@@ -40,11 +55,11 @@ class TrackingConfig:
     """The landmark model runs at least this often; registration carries the nodes in between."""
     search_interval_s: float = 0.1
     """The landmark model runs so often while there is no face."""
-    misses: int = 3
+    misses: Count = 3
     """The face is lost when the landmark model fails to see it in so many frames running."""
-    max_faces: int = 4
+    max_faces: Count = 4
     """Faces looked for; the largest is followed, the others are counted."""
-    min_confidence: float = 0.5
+    min_confidence: Share = 0.5
     """Detection and presence threshold of the landmark model."""
     lost_s: float = 0.5
     """A followed face that is missing for longer is given up, and the largest face is taken."""
@@ -54,17 +69,17 @@ class TrackingConfig:
 class MotionConfig:
     """Registration on the face-stabilised crop."""
 
-    crop_iod_min_px: float = 64.0
+    crop_iod_min_px: Positive = 64.0
     """Smallest inter-ocular distance in the crop, pixels: smaller faces are enlarged."""
-    crop_iod_max_px: float = 112.0
+    crop_iod_max_px: Positive = 112.0
     """Largest inter-ocular distance in the crop, pixels: larger faces are reduced."""
-    window: float = 0.18
+    window: Positive = 0.18
     """Side of the matched patch, IOD."""
     levels: int = 1
     """Pyramid levels above the crop itself."""
-    iterations: int = 8
+    iterations: Count = 8
     """Lucas-Kanade steps a level, at most."""
-    outlier: float = 0.003
+    outlier: Positive = 0.003
     """Residual of a stable point (IOD) at which its weight in the head fit has fallen to a quarter."""
     shear_ridge: float = 0.3
     """Prior precision of foreshortening in the head model."""
@@ -72,15 +87,15 @@ class MotionConfig:
     """Prior precision of the out-of-plane turns in the head model."""
     rewarp: float = 0.03
     """Head motion since the last frame (IOD) beyond which the crop is taken again."""
-    least_stable: float = 0.3
+    least_stable: Share = 0.3
     """Share of the stable points' weight that must be found for the frame to count as measured."""
-    unsure_quality: float = 0.5
+    unsure_quality: Share = 0.5
     """Mean match quality of the nodes below which the landmark model is asked at the next frame."""
-    lost_residual: float = 0.06
+    lost_residual: Positive = 0.06
     """RMS of the stable points (IOD) beyond which the frame counts as not measured."""
-    disagree: float = 0.3
+    disagree: Positive = 0.3
     """Distance between landmark model and registration (IOD) beyond which a new segment starts."""
-    reference_s: float = 0.5
+    reference_s: Positive = 0.5
     """Age at which the reference crop is replaced."""
     turn_limit: float = 0.06
     """Out-of-plane turn since the reference beyond which it is replaced."""
@@ -90,9 +105,9 @@ class MotionConfig:
     """Most residual (IOD) of one point and frame that teaches its depth."""
     resize_limit: float = 0.2
     """Change of the face's size since the reference (natural logarithm) beyond which it is replaced."""
-    anchor_gain: float = 0.3
+    anchor_gain: Share = 0.3
     """Weight of a new landmark result in the running average of rest positions and pose."""
-    pull: float = 0.3
+    pull: Share = 0.3
     """Part of the distance to the landmark model that is closed at a change of reference."""
 
 
@@ -100,25 +115,25 @@ class MotionConfig:
 class SpottingConfig:
     """The sliding-window motion detector."""
 
-    lags_s: tuple[float, ...] = (0.1, 0.17, 0.28, 0.5)
+    lags_s: tuple[Positive, ...] = (0.1, 0.17, 0.28, 0.5)
     """Lags of the bump response: half the longest movement that passes whole."""
     smooth_s: float = 0.016
     """Half width of the smoothing at high frame rates."""
-    gap_s: float = 0.1
+    gap_s: Positive = 0.1
     """A longer hole between two frames empties the window."""
     score: float = 4.5
     """Response over noise, RMS of the most moved nodes, that opens a candidate."""
-    top_nodes: int = 4
+    top_nodes: Count = 4
     """How many of the most moved nodes count."""
-    peak_reach: float = 0.35
+    peak_reach: Positive = 0.35
     """A candidate is the largest response within so many lags on both sides."""
     node_score: float = 2.0
     """Response over noise that a node needs to take part in the event's curve."""
-    snr: float = 8.0
+    snr: Positive = 8.0
     """Height of the event's curve over its noise."""
     least_strength: float = 0.0018
     """Peak displacement of the most moved node, IOD, that an event needs."""
-    least_return: float = 0.5
+    least_return: Share = 0.5
     """Share of the rise that has to be undone at the offset."""
     flat: float = 0.08
     """Change, as a share of the height, that still counts as flat."""
@@ -130,39 +145,41 @@ class SpottingConfig:
     """Stretch before the onset that must be calm."""
     restless: float = 0.3
     """Mean excursion in that stretch, as a share of the rise, that rejects the candidate."""
-    longest_s: float = 4.0
+    longest_s: Positive = 4.0
     """A movement that has not returned by then is a change of posture."""
-    history_s: float = 5.0
+    history_s: Positive = 5.0
     """Stretch before a candidate that is looked at."""
-    rigid: float = 0.9
+    rigid: Share = 0.9
     """Share of a movement explained by a rigid motion beyond which it is the head's."""
-    blink: float = 0.3
+    blink: Share = 0.3
     """Eye closure that counts as a blink."""
-    blink_likeness: float = 0.7
+    blink_likeness: Share = 0.7
     """Correlation of a movement with the eye's closure that makes it the blink's."""
     blink_strength: float = 0.012
     """Upper-face movements up to this size (IOD) during a blink are the blink's."""
-    speech_s: float = 1.2
+    speech_s: Positive = 1.2
     """Time over which the mouth's activity is averaged."""
-    speech_lag_s: float = 0.1
+    speech_lag_s: Positive = 0.1
     """Time over which the mouth's speed is taken."""
     speech_motion: float = 0.004
     """Motion of a mouth node in that time (IOD) that counts as activity."""
-    speech: float = 0.25
+    speech: Share = 0.25
     """Share of mouth activity before the onset that makes a movement of the mouth speech."""
     head_shift: float = 0.02
     """Noise added per IOD of head shift within the lag."""
     head_turn: float = 0.05
     """Noise added per radian of head turn within the lag."""
-    noise_prior: float = 0.001
+    noise_prior: Positive = 0.001
     """Noise of a node's response, IOD, before anything has been seen."""
-    noise_least: float = 0.00025
+    noise_least: Positive = 0.00025
     """Smallest noise believed."""
-    noise_most: float = 0.02
+    noise_most: Positive = 0.02
     """Largest noise believed."""
-    noise_s: float = 2.0
-    """Time constant of the running noise estimate."""
-    most_open: int = 8
+    noise_s: Positive = 2.0
+    """Shortest time constant of the running noise estimate."""
+    noise_lags: float = 16.0
+    """Time constant of the running noise estimate, in lags."""
+    most_open: Count = 8
     """Candidates followed at once."""
 
 
@@ -192,8 +209,10 @@ class Config:
     """YAML file with any of these settings."""
     list_cameras: bool = False
     """List the cameras that open, and exit."""
-    max_frames: int | None = None
+    max_frames: Count | None = None
     """Stop after so many frames."""
+    log_level: Literal["debug", "info", "warning"] = "info"
+    """Least severe log lines to write to standard error."""
     capture: CaptureConfig = field(default_factory=CaptureConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     motion: MotionConfig = field(default_factory=MotionConfig)
