@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import tempfile
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
+import onnx
 import torch
+from onnx import helper, numpy_helper
 from safetensors.torch import save
+from torch import Tensor
 
 from streamer.engine import FileEntry, Manifest, OnnxEngine
 from streamer.errors import OutputError, UsageError
-from streamer.graph import build_graph, build_graphs, node_set_named
+from streamer.graph import build_graph, build_graphs
 from streamer.manifest import MANIFEST_FILE, ONNX_FILE
 from train.loop import Checkpoint, load_checkpoint
 from train.model_card import model_card
 from train.models import GTSGN
-from train.models.inference import InferenceNetwork
+from train.models.gts_gn import WIDTHS
+from train.models.inference import FoldedLayer, InferenceNetwork
+from train.models.layers import FRAMES
 from train.simulate import simulate
 
 OPSET = 20
-"""ONNX operator set: what torch's exporter is written for, and ONNX Runtime has run since 1.17."""
+IR_VERSION = 10
+"""ONNX operator set and file format; ONNX Runtime has read both since 1.18."""
 
 TOLERANCE = 1e-4
 """Largest difference between a probability of the engine and of the checkpoint."""
@@ -58,40 +63,75 @@ class ExportConfig:
     """Write nothing; say whether the folder is, byte for byte, what this export gives."""
 
 
-def to_onnx(network: InferenceNetwork, nodes: int) -> bytes:
-    """The network as one self-contained ONNX file with a free batch axis; equal networks give equal bytes."""
-    # It would warn of each torchvision operator, none of which is used here.
-    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        # torch 2.13's exporter uses what torch 2.13 deprecates.
-        warnings.filterwarnings("ignore", message=r".*LeafSpec.* is deprecated", category=FutureWarning)
-        program = torch.onnx.export(
-            network.eval(),
-            (torch.zeros(2, 3, nodes, 4),),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=["features"],
-            output_names=list(network.outputs),
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            verbose=False,
+class _Graph:
+    """ONNX nodes and constants, in the order in which they are added."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def constant(self, value: Tensor | list[int]) -> str:
+        """Add a constant; returns its name."""
+        array = value.numpy() if isinstance(value, Tensor) else np.array(value, np.int64)
+        name = f"constant_{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(array, name))
+        return name
+
+    def add(self, kind: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
+        """Add a node with one output; returns the output's name."""
+        name = output or f"{kind.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, inputs, [name], **attributes))
+        return name
+
+    def layer(self, folded: FoldedLayer, x: str) -> str:
+        """relu(A X W + b)."""
+        adjacency, weight, bias = (
+            self.constant(folded.get_buffer(name)) for name in ("adjacency", "weight", "bias")
         )
-    if program is None:
-        raise RuntimeError("torch.onnx.export gave no program")
-    model = program.model_proto
-    # The exporter's notes hold paths and line numbers of this machine.
-    for message in (
-        model,
-        model.graph,
-        *model.graph.node,
-        *model.graph.input,
-        *model.graph.output,
-    ):
-        message.ClearField("metadata_props")
-        message.ClearField("doc_string")
-    for tensor in model.graph.initializer:
-        tensor.ClearField("metadata_props")
-        tensor.ClearField("doc_string")
-    model.graph.ClearField("value_info")
+        return self.add(
+            "Relu", self.add("Add", self.add("MatMul", self.add("MatMul", adjacency, x), weight), bias)
+        )
+
+
+def to_onnx(network: InferenceNetwork) -> bytes:
+    """`network` as one self-contained ONNX file with a free batch axis; equal networks give equal bytes.
+
+    `InferenceNetwork.forward`, operation by operation. It is written out here rather than traced by
+    torch's exporter, whose graph changes from one version to the next and carries paths of the machine.
+    """
+    scale = network.get_buffer("input_scale")
+    nodes = scale.shape[1]
+    graph = _Graph()
+    x = graph.add("Reshape", "features", graph.constant([-1, FRAMES, nodes, 2, 2]))
+    x = graph.add("Transpose", x, perm=[0, 3, 2, 1, 4])  # batch, stream, node, frame, channel
+    x = graph.add("Reshape", x, graph.constant([-1, 2, nodes, 2 * FRAMES]))
+    x = graph.add("Mul", x, graph.constant(scale))
+    for layer in network.streams:
+        x = graph.layer(cast("FoldedLayer", layer), x)
+    x = graph.add("ReduceSum", x, graph.constant([1]), keepdims=0)
+    for layer in network.fused:
+        x = graph.layer(cast("FoldedLayer", layer), x)
+    x = graph.add("Reshape", x, graph.constant([-1, nodes, FRAMES, WIDTHS[-1]]))
+    x = graph.add("ReduceMean", x, graph.constant([2]), keepdims=0)
+    x = graph.add("Reshape", x, graph.constant([-1, nodes * WIDTHS[-1]]))
+    x = graph.add("MatMul", x, graph.constant(network.get_buffer("head_weight")))
+    x = graph.add("Add", x, graph.constant(network.get_buffer("head_bias")))
+    width = network.get_buffer("head_bias").shape[0]
+    ends = {"scores": (0, network.classes, "Softmax"), "action_units": (network.classes, width, "Sigmoid")}
+    outputs = []
+    for name in network.outputs:
+        first, last, activation = ends[name]
+        part = graph.add("Slice", x, *(graph.constant([n]) for n in (first, last, 1)))
+        graph.add(activation, part, output=name)
+        shape = ["batch", last - first]
+        outputs.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
+    features = helper.make_tensor_value_info("features", onnx.TensorProto.FLOAT, ["batch", FRAMES, nodes, 4])
+    model = helper.make_model(
+        helper.make_graph(graph.nodes, "gts-gn", [features], outputs, graph.constants),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+    )
+    onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString(deterministic=True)
 
 
@@ -127,7 +167,7 @@ def write_engine(checkpoint: Checkpoint, folder: Path, name: str) -> float:
             "only GTS-GN becomes an engine; train one with `python -m train fit --model.name gts-gn`"
         )
     network = InferenceNetwork(checkpoint.model, checkpoint.temperature)
-    (folder / ONNX_FILE).write_bytes(to_onnx(network, len(node_set_named(checkpoint.features.node_set))))
+    (folder / ONNX_FILE).write_bytes(to_onnx(network))
     state = {key: value.contiguous() for key, value in checkpoint.model.state_dict().items()}
     (folder / WEIGHTS_FILE).write_bytes(save(state))
     (folder / CARD_FILE).write_text(model_card(name, checkpoint, CLASS_NAMES), encoding="utf-8")
@@ -195,7 +235,10 @@ def export(config: ExportConfig) -> str:
         raise UsageError(
             f"{config.out}: cannot be written ({error.strerror}); choose another --out"
         ) from error
-    return f"{config.out}: written; largest difference to the checkpoint on {CHECKED_INPUTS} inputs: {difference:.1e}"
+    return (
+        f"{config.out}: written; largest difference to the checkpoint on {CHECKED_INPUTS} inputs:"
+        f" {difference:.1e}"
+    )
 
 
 def _compare(expected: Path, found: Path, files: list[str]) -> None:

@@ -77,7 +77,7 @@ class FitConfig:
     threads: int = 2
     """Threads for the arithmetic."""
     model: ModelConfig = field(default_factory=ModelConfig)
-    features: FeatureSpec = field(default_factory=lambda: FeatureSpec(magnification="peak"))
+    features: FeatureSpec = field(default_factory=lambda: FeatureSpec(magnification="peak", max_factor=80.0))
     simulation: SimulationConfig = field(default_factory=SimulationConfig)
 
 

@@ -29,22 +29,23 @@ an accuracy on people.**
 # {name}
 
 GTS-GN with its streams summed after layer {model["fusion_layer"]},
-{"with" if model["lam"] else "without"} the learnable adjacency matrix, action-unit loss `{fit["au_loss"]}`
-(beta {fit["beta"]:g}). It takes the 14 facial nodes at onset, apex and offset and gives the probabilities of
+{"with" if model["lam"] else "without"} the learnable adjacency matrix, action-unit loss
+`{fit["au_loss"]}` (beta {fit["beta"]:g}).
+It takes the 14 facial nodes at onset, apex and offset and gives the probabilities of
 {len(checkpoint.classes)} objective classes and {len(checkpoint.action_units)} action units.
 
 ## What it was trained on
 
-{fit["epochs"]} epochs of {fit["samples"]:,} expressions, drawn anew for each epoch by `train/simulate.py`: action
-units as motion fields on random faces under random head pose, seen through a model of the tracker.
+{fit["epochs"]} epochs of {fit["samples"]:,} expressions, drawn anew for each epoch by `train/simulate.py`:
+action units as motion fields on random faces under random head pose, seen through a model of the tracker.
 Tracker noise: {info["tracker_noise"]}. Seed {fit["seed"]}; the number of epochs was fixed beforehand.
 `docs/training.md` says what is drawn, and from what range.
 
-Features: node set {features.node_set}, type {features.type}, angle {features.angle}, centre {features.centre},
-magnification {_magnification(features)}.
+Features: node set {features.node_set}, type {features.type}, angle {features.angle},
+centre {features.centre}, magnification {_magnification(features)}.
 
-Confidences: the class logits are divided by the temperature {checkpoint.temperature:.3f}, fitted on a separate
-draw. All classes are equally likely in training; in life they are not.
+Confidences: the class logits are divided by the temperature {checkpoint.temperature:.3f}, fitted on a
+separate draw. All classes are equally likely in training; in life they are not.
 
 ## Measured on other simulated expressions
 

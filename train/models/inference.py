@@ -7,7 +7,7 @@ Three rewritings, all exact up to rounding:
   is written as one block matrix (3 * inputs, 3 * outputs) on the concatenated frames.
 - The two streams have layers of equal shape: they run as one batch of two until they are summed.
 
-A layer is then relu(A X W + b) with X (B, streams, nodes, 3 * channels): two products, a sum, a ReLU.
+A layer is then relu(A X W + b) with X (B, [streams,] nodes, 3 * channels): two products, a sum, a ReLU.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def _scale_and_shift(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
 
 
 class FoldedLayer(nn.Module):
-    """relu(A X W + b): the SS modules of one depth of all streams.
+    """relu(A X W + b): the SS module of one depth, or those of both streams as a batch of two.
 
-    adjacency: (streams, nodes, nodes). weight: (streams, 3 * inputs, 3 * outputs).
-    bias: (streams, 1 or nodes, 3 * outputs). X: (B, streams, nodes, 3 * inputs), frame by frame.
+    adjacency: (nodes, nodes). weight: (3 * inputs, 3 * outputs). bias: (1 or nodes, 3 * outputs).
+    X: (B, nodes, 3 * inputs), frame by frame. With two streams all have an axis for them before these.
     """
 
     @torch.no_grad()
@@ -46,7 +46,7 @@ class FoldedLayer(nn.Module):
         super().__init__()
         folded = [_fold(m, input_shift[k] if input_shift else None) for k, m in enumerate(modules)]
         for name, parts in zip(("adjacency", "weight", "bias"), zip(*folded, strict=True), strict=True):
-            self.register_buffer(name, torch.stack(parts).float())
+            self.register_buffer(name, (parts[0] if len(parts) == 1 else torch.stack(parts)).float())
 
     def forward(self, x: Tensor) -> Tensor:
         aggregated = torch.matmul(self.get_buffer("adjacency"), x)
@@ -124,7 +124,7 @@ class InferenceNetwork(nn.Module):
         x = x * self.get_buffer("input_scale")
         for layer in self.streams:
             x = layer(x)
-        x = x.sum(dim=1, keepdim=True)
+        x = x.sum(dim=1)
         for layer in self.fused:
             x = layer(x)
         pooled = x.view(-1, nodes, FRAMES, x.shape[-1] // FRAMES).mean(dim=2).flatten(1)
