@@ -226,7 +226,8 @@ class OnnxEngine:
 
     def _error(self, problem: str) -> EngineError:
         return EngineError(
-            f"{self._path}: {problem}; use another engine (--engine) or export it again (python -m train export)"
+            f"{self._path}: {problem};"
+            " use another engine (--engine) or export it again (python -m train export)"
         )
 
 
@@ -242,17 +243,17 @@ def load_engine(name_or_path: str | Path, device: Literal["auto", "cpu", "cuda"]
     folder = _find(name_or_path)
     manifest = Manifest.read(folder)
     if device == "cuda":
+        missing = "" if _cuda_device_found() else "no CUDA device was found, and "
         raise EngineError(
-            f"--device cuda: {'' if _cuda_device_found() else 'no CUDA device was found, and '}the GPU engine is"
-            " not part of this version; use --device cpu"
+            f"--device cuda: {missing}the GPU engine is not part of this version; use --device cpu"
         )
     if manifest.runtime == "onnx":
         manifest.verify(folder)
         return OnnxEngine(folder, manifest)
     if ONNX_FILE not in manifest.files:
         raise EngineError(
-            f"{folder}: is a {manifest.runtime} engine without {ONNX_FILE}, and the GPU engine is not part of this"
-            " version; use another engine (--engine)"
+            f"{folder}: is a {manifest.runtime} engine without {ONNX_FILE}, and the GPU engine is not part"
+            " of this version; use another engine (--engine)"
         )
     engine = OnnxEngine(folder, manifest)
     if device == "auto":

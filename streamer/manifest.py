@@ -98,7 +98,7 @@ class Manifest:
 
     @property
     def outputs(self) -> tuple[Binding, ...]:
-        """scores: (batch, classes) softmax probabilities; action_units: (batch, aus) sigmoid probabilities."""
+        """scores: (batch, classes), softmax; action_units: (batch, aus), sigmoid; both probabilities."""
         scores = Binding("scores", ("batch", len(self.classes)), "float32")
         if not self.action_units:
             return (scores,)
@@ -247,9 +247,8 @@ class _Keys:
         known = list(keys)
         for key in self.values:
             if key not in known:
-                raise EngineError(
-                    f"{self.where}: unknown key {_short(self.prefix + str(key))}; known: {', '.join(known)}; {_REMEDY}"
-                )
+                name = _short(self.prefix + str(key))
+                raise EngineError(f"{self.where}: unknown key {name}; known: {', '.join(known)}; {_REMEDY}")
         for key in known:
             self.get(key)
 
@@ -394,8 +393,8 @@ def _parse_files(files: _Keys) -> dict[str, FileEntry]:
         # Plain names only: no folder, no "..", no drive, and not the manifest, which cannot hold its own sum.
         if not _NAME.fullmatch(name) or name.lower() == MANIFEST_FILE:
             raise EngineError(
-                f"{files.where}: key 'files' lists {_short(name)}; must be plain file names of the same folder;"
-                f" {_REMEDY}"
+                f"{files.where}: key 'files' lists {_short(name)};"
+                f" must be plain file names of the same folder; {_REMEDY}"
             )
         entry = files.object(name)
         entry.exactly(("sha256", "bytes"))

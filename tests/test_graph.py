@@ -380,7 +380,7 @@ def test_a_batch_is_its_samples():
 
 def test_onset_centroid_takes_out_an_error_of_the_eye_centres():
     nodes = moving_nodes(np.random.default_rng(8))
-    shifted = nodes + (0.03, -0.05)
+    shifted = nodes + np.array([0.03, -0.05])
     spec = FeatureSpec()
     np.testing.assert_allclose(build_graphs(shifted, spec), build_graphs(nodes, spec), atol=3e-6)
     np.testing.assert_allclose(build_graphs(nodes, spec)[:, 0, :, :2].mean(axis=1), 0.0, atol=1e-6)

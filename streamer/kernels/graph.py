@@ -131,7 +131,8 @@ def face_frame_nodes(landmarks, eye_corners, stability, nodes, out):
     points; then all go into the face frame of the first frame.
 
     landmarks: (samples, frames, p, 2 or 3) pixels. eye_corners: (4,), see `face_frame`. stability:
-    (p,) weight of each landmark in the fit. nodes: (n,) indices of landmarks. out: (samples, frames, n, 2) IOD.
+    (p,) weight of each landmark in the fit. nodes: (n,) indices of landmarks.
+    out: (samples, frames, n, 2) IOD.
     Returns the index of the first sample that cannot be placed (its `out` is unfinished), or -1.
     """
     for s in range(landmarks.shape[0]):
