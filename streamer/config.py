@@ -121,7 +121,7 @@ class SpottingConfig:
     """Half width of the smoothing at high frame rates."""
     gap_s: Positive = 0.1
     """A longer hole between two frames empties the window."""
-    score: float = 4.5
+    score: float = 5.5
     """Response over noise, RMS of the most moved nodes, that opens a candidate."""
     top_nodes: Count = 4
     """How many of the most moved nodes count."""
@@ -165,9 +165,9 @@ class SpottingConfig:
     """Motion of a mouth node in that time (IOD) that counts as activity."""
     speech: Share = 0.25
     """Share of mouth activity before the onset that makes a movement of the mouth speech."""
-    head_shift: float = 0.02
+    head_shift: float = 0.01
     """Noise added per IOD of head shift within the lag."""
-    head_turn: float = 0.05
+    head_turn: float = 0.02
     """Noise added per radian of head turn within the lag."""
     noise_prior: Positive = 0.001
     """Noise of a node's response, IOD, before anything has been seen."""

@@ -176,7 +176,9 @@ class Spotter:
         )
         noise = np.sqrt(self._noise[lag] ** 2 + stirred**2)
         score = top_rms(lengths, noise, c.top_nodes)
-        step = self._interval_s / (c.noise_s if self._watched_s > c.noise_s else 0.25 * c.noise_s)
+        # A movement fills a long lag's response for longer, and must not be learned as noise meanwhile.
+        memory_s = max(c.noise_s, c.noise_lags * w)
+        step = self._interval_s / (memory_s if self._watched_s > memory_s else 0.25 * memory_s)
         follow_noise(self._noise[lag], lengths, min(step, 0.3), c.noise_least, c.noise_most)
 
         ring = self._responses[lag]
@@ -222,7 +224,9 @@ class Spotter:
         direction = candidate.direction * precision / power
         noise = 0.82 / np.sqrt(power)  # a response's variance is 1.5 times a sample's
 
-        start = int(np.searchsorted(self._times[: self._count], candidate.time_s - c.history_s))
+        # What came before the last event's offset belongs to that event.
+        begin_s = max(candidate.time_s - c.history_s, self._settled_s)
+        start = int(np.searchsorted(self._times[: self._count], begin_s))
         times = self._times[start : self._count]
         values = self._values[start : self._count]
         raw = np.empty(len(times))
@@ -252,6 +256,9 @@ class Spotter:
         onset_s = self._edge(times, curve, apex, -1, before, rise)
         offset_s = self._edge(times, curve, apex, 1, after, fall)
         apex_s = self._vertex(times, curve, apex)
+        duration = offset_s - onset_s
+        if duration > c.longest_s:
+            return "no return"
         calm = (times >= onset_s - c.calm_s) & (times < onset_s - 0.03)
         if calm.sum() > 2 and np.abs(curve[calm] - before).mean() > c.restless * rise:
             return "restless"
@@ -275,7 +282,6 @@ class Spotter:
             return "blink"
 
         onset, apex_key, offset = (self._key(t) for t in (onset_s, apex_s, offset_s))
-        duration = offset_s - onset_s
         rest = motion.nodes.astype(np.float64)
         residual = min(1.0, max(0.0, (after - before) / rise))
         change = shares.reshape(NODE_COUNT, 2)
