@@ -1,0 +1,137 @@
+"""What files and streams share of FFmpeg (through PyAV): opening, choosing the video, upright pictures.
+
+PyAV keeps FFmpeg's own log lines off stderr unless asked for them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.error import ExitError, FFmpegError
+from av.sidedata.sidedata import SideData
+from av.sidedata.sidedata import Type as SideDataType
+from av.stream import Disposition
+
+from streamer.errors import SourceError
+from streamer.messages import U8
+from streamer.sources.base import check_size
+
+OPEN_TIMEOUT_S = 10.0
+"""For connecting to a URL, and for its first picture."""
+
+TEXT_ART = {"ansi", "bintext", "idf", "xbin"}
+"""FFmpeg draws a text file as pictures of text with these decoders; that is no video."""
+
+FILE_OPTIONS = {
+    # A playlist or a reference file must not make FFmpeg reach out to the network.
+    "protocol_whitelist": "file,crypto,data",
+}
+
+URL_OPTIONS = {
+    # A playlist or a redirect must not make FFmpeg read files of this machine.
+    "protocol_whitelist": "rtsp,rtsps,rtp,srtp,udp,tcp,tls,rtmp,http,https,httpproxy,crypto,data",
+    # Over UDP, RTSP loses packets, and each loss smears until the next key frame.
+    "rtsp_transport": "tcp",
+}
+
+LIVE_OPTIONS = URL_OPTIONS | {
+    # While FFmpeg probes a stream, frames pile up, which then come late and all at once: probe only
+    # until the format is known, not to estimate the frame rate.
+    "fpsprobesize": "0",
+    "analyzeduration": "1000000",
+}
+
+
+def open_file(path: Path, name: str) -> InputContainer:
+    """Open a video file.
+
+    Raises:
+        SourceError: it is empty, not permitted, or no video format.
+    """
+    try:
+        if path.stat().st_size == 0:
+            raise SourceError(f"{name} is empty (0 bytes): record or copy it again")
+        return av.open(str(path.resolve()), "r", options=FILE_OPTIONS)
+    except FFmpegError as error:
+        raise SourceError(
+            f"{name} cannot be read as a video ({reason(error)}): is it one, and complete?"
+        ) from error
+    except OSError as error:
+        raise SourceError(f"{name} cannot be opened: {error.strerror}") from error
+
+
+def open_url(url: str, name: str, read_timeout_s: float, *, live: bool) -> InputContainer:
+    """Connect to a URL; `name` is the URL without credentials.
+
+    Raises:
+        SourceError: there is no connection, or no video format in it.
+    """
+    options = LIVE_OPTIONS if live else URL_OPTIONS
+    try:
+        return av.open(url, "r", options=options, timeout=(OPEN_TIMEOUT_S, read_timeout_s))
+    except FFmpegError as error:
+        # Not chained, and never the error's own text: it repeats the URL with its credentials.
+        raise SourceError(
+            f"{name} cannot be opened ({reason(error)}): check the address, the network and the password"
+        ) from None
+
+
+def reason(error: FFmpegError) -> str:
+    """What FFmpeg says went wrong, without the file or URL."""
+    if isinstance(error, ExitError):  # our own time-out interrupted FFmpeg
+        return "no answer in time"
+    return error.strerror or type(error).__name__
+
+
+def video_stream(container: InputContainer, name: str) -> av.VideoStream:
+    """The stream with moving pictures, its frame size checked.
+
+    Raises:
+        SourceError: there is none (sound only, text), it has no decoder, or its frames are too large.
+    """
+    for stream in container.streams.video:
+        if stream.disposition & Disposition.attached_pic:  # the cover picture of a song
+            continue
+        codec = stream.codec_context
+        if codec is None:
+            raise SourceError(f"{name} uses a video format without a decoder here: convert it to H.264")
+        if codec.name in TEXT_ART:
+            continue
+        check_size(name, codec.width, codec.height)
+        return stream
+    if container.streams.audio:
+        raise SourceError(f"{name} has sound but no video: give a file with pictures")
+    raise SourceError(f"{name} holds no video: is it a video file, and complete?")
+
+
+def upright_bgr(frame: av.VideoFrame, name: str) -> U8:
+    """The frame as (height, width, 3) uint8 BGR, turned as its display matrix says.
+
+    Raises:
+        SourceError: the frame is larger than is accepted.
+    """
+    check_size(name, frame.width, frame.height)
+    image = cast(U8, frame.to_ndarray(format="bgr24"))
+    for item in cast("tuple[SideData, ...]", tuple(frame.side_data)) if len(frame.side_data) else ():
+        if item.type == SideDataType.DISPLAYMATRIX:
+            return turned(image, np.frombuffer(bytes(item), np.int32))
+    return image
+
+
+def turned(image: U8, matrix: np.ndarray) -> U8:
+    """The image turned and mirrored by a display matrix, to the nearest quarter turn.
+
+    matrix: (9,) int32 as in FFmpeg's libavutil/display.h: (a, b, u, c, d, v, x, y, w) takes pixel
+    (p, q) of the stored image to (a p + c q + x, b p + d q + y) on the display.
+    """
+    a, b, _, c, d = (int(value) for value in matrix[:5])
+    if max(abs(b), abs(c)) > max(abs(a), abs(d)):
+        image = image.transpose(1, 0, 2)
+        flip_x, flip_y = c < 0, b < 0
+    else:
+        flip_x, flip_y = a < 0, d < 0
+    return np.ascontiguousarray(image[:: -1 if flip_y else 1, :: -1 if flip_x else 1])

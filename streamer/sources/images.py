@@ -1,0 +1,181 @@
+"""A folder of numbered images, as the databases of micro-expressions are handed out."""
+
+from __future__ import annotations
+
+import logging
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from streamer.errors import SourceError
+from streamer.messages import U8
+from streamer.sources.base import FileSource, check_size, silence_opencv
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp"}
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+class ImageFolder(FileSource):
+    """Images in the order of the number their names end with (img46.jpg, 006_05562.jpg).
+
+    Index and time count from the first image by number, so a missing number leaves a hole in both.
+    Drops: "missing image" (a number without a file), "unreadable image" (damaged, logged).
+
+    Args:
+        folder: where the images are; other files in it are ignored.
+        fps: their frame rate: images have no timestamps.
+        buffer_frames: images read ahead of the consumer.
+
+    Raises:
+        SourceError: there is no numbered image, two have the same number, or none can be read.
+    """
+
+    def __init__(self, folder: Path, fps: float, buffer_frames: int) -> None:
+        super().__init__(str(folder), buffer_frames)
+        if not fps > 0:
+            raise SourceError(f"{folder}: a folder of images needs a frame rate above 0, not {fps:g}")
+        self.fps = self._rate = fps
+        silence_opencv()
+        self._files = numbered_images(folder)
+        self._decoded = self._decode()
+        first = next(self._decoded, None)
+        if first is None:
+            raise SourceError(f"{folder}: none of its {len(self._files)} images can be read")
+        self._first: tuple[int, float, U8] | None = first
+        self.height, self.width = first[2].shape[:2]
+
+    def _pictures(self) -> Iterator[tuple[int, float, U8]]:
+        assert self._first is not None
+        yield self._first
+        self._first = None
+        yield from self._decoded
+
+    def _release(self) -> None:
+        """Nothing stays open between images."""
+
+    def _decode(self) -> Iterator[tuple[int, float, U8]]:
+        origin = previous = self._files[0][0]
+        size_of: tuple[Path, tuple[int, ...]] | None = None
+        for number, path in self._files:
+            if number > previous + 1:
+                self._drops.add("missing image", number - previous - 1)
+            previous = number
+            image = read_image(path)
+            if image is None:
+                self._drops.add("unreadable image")
+                log.warning("%s cannot be read as an image: skipped", path)
+                continue
+            if size_of is None:
+                size_of = (path, image.shape)
+            if image.shape != size_of[1]:
+                raise SourceError(
+                    f"images of one folder must have one size: {size_of[0]} is {_size(size_of[1])}, "
+                    f"{path} is {_size(image.shape)}; crop or scale them alike"
+                )
+            yield number - origin, (number - origin) / self._rate, image
+
+
+def numbered_images(folder: Path) -> list[tuple[int, Path]]:
+    """The folder's images by the number their names end with, least first.
+
+    Raises:
+        SourceError: there is none, or two have the same number.
+    """
+    try:
+        images = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]
+    except OSError as error:
+        raise SourceError(f"{folder} cannot be listed: {error.strerror}") from error
+    if not images:
+        raise SourceError(
+            f"{folder} holds no images ({', '.join(sorted(SUFFIXES))}): give the folder they are in"
+        )
+    by_number: dict[int, Path] = {}
+    for path in sorted(images):
+        digits = re.search(r"\d+$", path.stem, re.ASCII)
+        if digits is None:
+            log.warning("%s: its name does not end with a number: ignored", path)
+            continue
+        number = int(digits.group())
+        if number in by_number:
+            raise SourceError(
+                f"{by_number[number]} and {path} have the same number: keep one sequence in a folder"
+            )
+        by_number[number] = path
+    if not by_number:
+        raise SourceError(f"{folder} holds no numbered images (such as img46.jpg): name them so")
+    return sorted(by_number.items())
+
+
+def read_image(path: Path) -> U8 | None:
+    """(height, width, 3) uint8 BGR, upright as its EXIF orientation says; None if damaged.
+
+    Raises:
+        SourceError: the image is larger than is accepted.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    size = stated_size(data)
+    if size is None:
+        return None
+    check_size(str(path), *size)
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    return None if image is None else np.asarray(image, np.uint8)
+
+
+def stated_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) in pixels as the header of a JPEG, PNG or BMP file says; None if it is neither, or
+    is a PNG that is cut off or fails its checksums.
+
+    OpenCV would allocate whatever a header asks for, and libpng would complain on stderr.
+    """
+    if data.startswith(b"\xff\xd8"):
+        return _jpeg_size(data)
+    if data.startswith(_PNG):
+        return _png_size(data)
+    if data.startswith(b"BM") and len(data) >= 26:
+        width = int.from_bytes(data[18:22], "little", signed=True)
+        height = int.from_bytes(data[22:26], "little", signed=True)
+        return width, abs(height)  # negative: rows from the top
+    return None
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Walk the segments (ITU-T T.81, annex B) to the frame header."""
+    position = 2
+    while position + 9 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # SOF0..SOF15
+            height = int.from_bytes(data[position + 5 : position + 7], "big")
+            width = int.from_bytes(data[position + 7 : position + 9], "big")
+            return width, height
+        # A marker may be preceded by fill bytes; else a segment's length follows it.
+        position += 1 if marker == 0xFF else 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return None
+
+
+def _png_size(data: bytes) -> tuple[int, int] | None:
+    """Walk the chunks (PNG specification, section 5) and check each one's CRC."""
+    position = len(_PNG)
+    while position + 12 <= len(data):
+        length = int.from_bytes(data[position : position + 4], "big")
+        end = position + 8 + length
+        if zlib.crc32(data[position + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            return None
+        if data[position + 4 : position + 8] == b"IEND":
+            header = data[len(_PNG) + 8 :]
+            return int.from_bytes(header[:4], "big"), int.from_bytes(header[4:8], "big")
+        position = end + 4
+    return None
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]}x{shape[0]}"
