@@ -724,6 +724,34 @@ def test_cuda_says_that_there_is_no_gpu_engine(folder, monkeypatch, found):
     assert ("no CUDA device was found" in str(caught.value)) is not found
 
 
+class Driver:
+    """A CUDA driver library with so many devices."""
+
+    def __init__(self, devices: int, status: int = 0) -> None:
+        self.devices, self.status = devices, status
+
+    def cuInit(self, flags: int) -> int:
+        return self.status
+
+    def cuDeviceGetCount(self, count: Any) -> int:
+        count._obj.value = self.devices
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("driver", "found"),
+    [(None, False), (Driver(0), False), (Driver(1, status=100), False), (Driver(1), True)],
+)
+def test_a_cuda_device_counts_if_the_driver_shows_one(monkeypatch, driver, found):
+    def load(name: str) -> Driver:
+        if driver is None:
+            raise OSError(f"{name}: cannot open shared object file")
+        return driver
+
+    monkeypatch.setattr(streamer.engine.ctypes, "CDLL", load)
+    assert streamer.engine._cuda_device_found() is found
+
+
 TENSORRT: dict[str, Any] = {"runtime": "tensorrt-rtx", "runtime_version": "1.2", "compute_capability": "8.9"}
 
 
