@@ -80,3 +80,44 @@ def normalised_adjacency(matrix):
         ]
         for i in range(n)
     ]
+
+
+def mean_at(times, values, time_s, half_s):
+    """Triangle-weighted mean over all samples: (K,) and the weights' sum."""
+    weights = np.clip(1 - np.abs(np.asarray(times) - time_s) / half_s, 0, None)
+    total = weights.sum()
+    return (weights @ values / total if total > 0 else np.zeros(np.shape(values)[1])), total
+
+
+def bump(times, values, time_s, lag_s, half_s):
+    """v(t) less the mean of v(t - lag) and v(t + lag)."""
+    middle, before, after = (
+        mean_at(times, values, t, half_s)[0] for t in (time_s, time_s - lag_s, time_s + lag_s)
+    )
+    return middle - (before + after) / 2
+
+
+def amplitudes(times, values, curve):
+    """Each component's share of the curve, by a library's least squares."""
+    rows = np.stack([np.ones(len(times)), np.asarray(times) - times[0], curve], 1)
+    return np.linalg.lstsq(rows, values, rcond=None)[0][2]
+
+
+def head_rows(points):
+    """(P, 2, 8) the head model's matrix at each point."""
+    x, y, z = np.asarray(points, np.float64).T
+    one, nil = np.ones_like(x), np.zeros_like(x)
+    first = np.stack([one, nil, x, -y, x, y, z, nil], -1)
+    second = np.stack([nil, one, y, x, -y, x, nil, z], -1)
+    return np.stack([first, second], 1)
+
+
+def fit_head(points, displacement, information, ridge, weights):
+    """One round of weighted ridge least squares of the head model, in matrices."""
+    rows = head_rows(points)
+    normal, right = np.diag(np.asarray(ridge, np.float64)), np.zeros(8)
+    for row, moved, (gxx, gxy, gyy), weight in zip(rows, displacement, information, weights, strict=True):
+        tensor = weight * np.array([[gxx, gxy], [gxy, gyy]])
+        normal = normal + row.T @ tensor @ row
+        right = right + row.T @ tensor @ moved
+    return np.linalg.solve(normal, right)

@@ -1,0 +1,115 @@
+"""The head model: recovery of a known motion, outliers, depth learned from turning."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from streamer.kernels.registration import TERMS, fit_head, head_basis, learn_depth, likeness, remove_head
+from tests import naive
+
+RIDGE = np.array([0, 0, 0, 0, 0.3, 0.3, 0.002, 0.002], np.float64)
+
+
+@pytest.fixture
+def face() -> np.ndarray:
+    """(40, 3) points spread over a face, with depth."""
+    rng = np.random.default_rng(5)
+    return np.column_stack([rng.uniform(-1, 1, 40), rng.uniform(-0.6, 1.5, 40), rng.uniform(-0.6, 0.6, 40)])
+
+
+def _fit(points, moved, weights=None, scale=0.003, rounds=6, ridge=RIDGE, information=None):
+    information = np.tile([0.5, 0.0, 0.5], (len(points), 1)) if information is None else information
+    weights = np.ones(len(points)) if weights is None else weights
+    params = np.zeros(TERMS)
+    residual = fit_head(points, moved, information, ridge, scale, rounds, weights, params)
+    return params, residual, weights
+
+
+def test_basis_equals_its_twin(face):
+    basis = np.empty((2, TERMS))
+    for point, expected in zip(face, naive.head_rows(face), strict=True):
+        head_basis(*point, basis)
+        np.testing.assert_allclose(basis, expected)
+
+
+def test_a_rigid_motion_is_recovered_and_removed(face):
+    truth = np.array([0.02, -0.01, 0.01, 0.015, 0.0, 0.0, 0.04, -0.03])
+    moved = naive.head_rows(face) @ truth
+    params, residual, _ = _fit(face, moved, ridge=RIDGE * 1e-6)
+    np.testing.assert_allclose(params, truth, atol=1e-6)
+    assert residual < 1e-6
+    out = np.empty((40, 2))
+    remove_head(face, moved, params, out)
+    np.testing.assert_allclose(out, 0, atol=1e-6)
+
+
+def test_one_round_equals_the_plain_twin(face):
+    rng = np.random.default_rng(2)
+    moved = rng.normal(0, 0.01, (40, 2))
+    roots = rng.normal(size=(40, 2, 2))
+    tensors = roots @ roots.transpose(0, 2, 1)
+    information = np.stack([tensors[:, 0, 0], tensors[:, 0, 1], tensors[:, 1, 1]], 1)
+    weights = rng.uniform(0.1, 1, 40)
+    expected = naive.fit_head(face, moved, information, RIDGE, weights)
+    params, _, _ = _fit(face, moved, weights=weights.copy(), rounds=1, information=information)
+    np.testing.assert_allclose(params, expected, atol=1e-10)
+
+
+def test_an_expression_does_not_move_the_head(face):
+    """A quarter of the points move with an expression: the fit leaves them out and says so."""
+    rng = np.random.default_rng(0)
+    truth = np.array([0.01, 0.0, 0.0, 0.01, 0.0, 0.0, 0.0, 0.0])
+    moved = naive.head_rows(face) @ truth + rng.normal(0, 2e-4, (40, 2))
+    moved[:10, 1] -= 0.03
+    params, _, weights = _fit(face, moved)
+    np.testing.assert_allclose(params[:4], truth[:4], atol=2e-3)
+    assert weights[:10].max() < 0.05 < 0.5 < np.median(weights[10:])
+
+
+def test_points_without_weight_do_not_count(face):
+    moved = np.zeros((40, 2))
+    moved[3] = 100.0
+    weights = np.ones(40)
+    weights[3] = 0.0
+    params, residual, _ = _fit(face, moved, weights=weights)
+    np.testing.assert_allclose(params, 0, atol=1e-9)
+    assert residual < 1e-9
+
+
+def test_an_edge_constrains_only_the_motion_across_it(face):
+    """Vertical edges (information in x alone) say nothing of y: wrong y shifts must not matter."""
+    information = np.tile([1.0, 0.0, 0.0], (40, 1))
+    moved = np.zeros((40, 2))
+    moved[:, 0], moved[:, 1] = 0.01, 0.5
+    ridge = RIDGE + 1e-9
+    params, _, _ = _fit(face, moved, ridge=ridge, information=information)
+    assert params[0] == pytest.approx(0.01, abs=1e-4)
+    assert abs(params[1]) < 1e-3
+
+
+def test_depth_is_learned_from_turning(face):
+    """One point is believed 0.3 IOD too far away; a head that turns to and fro corrects it."""
+    believed, depth = face.copy(), face[:, 2].copy()
+    believed[0, 2] = depth[0] = face[0, 2] - 0.3
+    for k in range(300):
+        turn = 0.08 * np.sin(k / 10)
+        params = np.array([0, 0, 0, 0, 0, 0, turn, 0.5 * turn])
+        moved = naive.head_rows(face) @ params
+        learn_depth(depth, believed, moved, params, 0.05, 0.05)
+        believed[:, 2] = depth
+    np.testing.assert_allclose(depth, face[:, 2], atol=0.02)
+
+
+def test_a_still_head_teaches_no_depth(face):
+    depth = face[:, 2].copy()
+    learn_depth(depth, face, np.full((40, 2), 0.02), np.zeros(TERMS), 0.5, 0.05)
+    np.testing.assert_array_equal(depth, face[:, 2])
+
+
+def test_likeness_is_the_correlation_coefficient():
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(size=(11, 24)), rng.normal(size=(11, 24))
+    assert likeness(a, b) == pytest.approx(np.corrcoef(a.ravel(), b.ravel())[0, 1])
+    assert likeness(a, 3 * a + 7) == pytest.approx(1.0)
+    assert likeness(a, np.ones((11, 24))) == 0.0
