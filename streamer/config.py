@@ -135,6 +135,8 @@ class SpottingConfig:
     """Peak displacement of the most moved node, IOD, that an event needs."""
     least_return: Share = 0.5
     """Share of the rise that has to be undone at the offset."""
+    least_side: float = 0.4
+    """Rise within one lag before a candidate that it needs, as a share of its response."""
     flat: float = 0.08
     """Change, as a share of the height, that still counts as flat."""
     settle_s: float = 0.1

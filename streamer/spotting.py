@@ -240,7 +240,10 @@ class Spotter:
             return "gap"
         apex = int(near[curve[near].argmax()])
 
-        state, before = flank(times, curve, apex, -1, noise, c.flat, c.settle_s, 0.0)
+        # The corner where a movement begins responds too, upside down: it has no rise within its lag.
+        if curve[apex] - np.interp(candidate.time_s - w, times, curve) < c.least_side:
+            return "no rise"
+        state, before = flank(times, curve, apex, -1, noise, c.flat, c.settle_s, c.least_return)
         rise = curve[apex] - before
         if rise < c.least_return or state == 2 and times[apex] - times[0] < 0.1:
             return "no rise"

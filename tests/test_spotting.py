@@ -1,0 +1,188 @@
+"""The spotter on displacement made up by the test: exact truth, any frame rate, no pixels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from streamer.config import SpottingConfig
+from streamer.messages import KeyFrames, Motion
+from streamer.spotting import Spotter
+from train.facs import TEMPLATE_NODES, motion, profile
+
+NOISE = 0.0003
+
+
+def _motion(frame: int, time_s: float, displacement: np.ndarray, **changes) -> Motion:
+    base = Motion(
+        frame=frame,
+        time_s=time_s,
+        segment=0,
+        nodes=TEMPLATE_NODES.astype(np.float32),
+        displacement=displacement.astype(np.float32),
+        quality=np.ones(14, np.float32),
+        head=np.zeros(6, np.float32),
+        eyes=np.zeros(2, np.float32),
+        residual=0.001,
+        iod_px=110.0,
+        points_px=np.zeros((14, 2), np.float32),
+    )
+    return replace(base, **changes)
+
+
+def _field(units: dict[str, float], peak: float) -> np.ndarray:
+    field = motion(TEMPLATE_NODES, units)
+    return field * peak / np.hypot(*field.T).max()
+
+
+def _times(fps: float, duration_s: float, jitter: float = 0.0) -> np.ndarray:
+    count = round(fps * duration_s)
+    rng = np.random.default_rng(9)
+    return (np.arange(count) + jitter * rng.uniform(-0.5, 0.5, count)) / fps + 1.0
+
+
+def _spot(times, displacement, config=None, **streams) -> tuple[list[KeyFrames], Spotter]:
+    """streams: per-frame arrays for other fields of Motion."""
+    spotter = Spotter(config or SpottingConfig())
+    rng = np.random.default_rng(4)
+    found = []
+    for i, time_s in enumerate(times):
+        noisy = displacement(time_s) + rng.normal(0, NOISE, (14, 2))
+        found += spotter.update(_motion(i, time_s, noisy, **{k: v[i] for k, v in streams.items()}))
+    return found, spotter
+
+
+SMILE = {"AU12": 1.0}
+
+
+@pytest.mark.parametrize(("fps", "jitter"), [(25, 0.0), (30, 0.6), (60, 0.0), (120, 0.3), (200, 0.0)])
+@pytest.mark.parametrize("units", [SMILE, {"AU1": 1.0, "AU2": 1.0}, {"AU4": 1.0}, {"AU15": 1.0}])
+def test_one_expression_is_found_at_any_frame_rate(fps, jitter, units):
+    field = _field(units, 0.015)
+    found, _ = _spot(_times(fps, 6, jitter), lambda t: field * profile(t, 4.0, 4.18, 4.38))
+    assert [event.kind for event in found] == ["micro"]
+    event = found[0]
+    frame_s = 1 / fps
+    assert event.onset.time_s == pytest.approx(4.0, abs=0.06 + frame_s)
+    assert event.apex.time_s == pytest.approx(4.18, abs=0.02 + frame_s)
+    assert event.offset.time_s == pytest.approx(4.38, abs=0.06 + frame_s)
+    assert event.strength == pytest.approx(0.015, rel=0.15)
+    moved = event.nodes[1] - event.nodes[0]
+    assert np.linalg.norm(moved - field) < 0.15 * np.linalg.norm(field)
+    np.testing.assert_allclose(event.nodes[0], TEMPLATE_NODES, atol=1e-6)
+
+
+def test_the_decision_comes_soon_after_the_offset():
+    field = _field(SMILE, 0.015)
+    times = _times(30, 6)
+    found, _ = _spot(times, lambda t: field * profile(t, 4.0, 4.18, 4.38))
+    assert times[found[0].decided_frame] - found[0].offset.time_s < 0.2
+
+
+def test_noise_alone_gives_nothing():
+    found, _ = _spot(_times(30, 40), lambda t: np.zeros((14, 2)))
+    assert found == []
+
+
+def test_a_drift_and_a_change_of_posture_give_nothing():
+    field = _field(SMILE, 0.03)
+    found, _ = _spot(_times(30, 12), lambda t: field * (t - 1) / 4 + field * profile(t, 4, 4.2, 99, 1, 1 - 1e-6))
+    assert found == []
+
+
+@pytest.mark.parametrize("length_s", [0.8, 1.2, 2.0])
+def test_a_slow_expression_is_macro(length_s):
+    field = _field(SMILE, 0.03)
+    found, _ = _spot(
+        _times(30, 10), lambda t: field * profile(t, 5.0, 5 + 0.45 * length_s, 5 + length_s, hold=0.2)
+    )
+    assert [event.kind for event in found] == ["macro"]
+    assert found[0].onset.time_s == pytest.approx(5.0, abs=0.15)
+    assert found[0].offset.time_s == pytest.approx(5 + length_s, abs=0.2)
+
+
+def test_two_expressions_in_a_row_are_two():
+    field, other = _field(SMILE, 0.015), _field({"AU4": 1.0}, 0.015)
+    found, _ = _spot(
+        _times(30, 8),
+        lambda t: field * profile(t, 4.0, 4.15, 4.3) + other * profile(t, 5.0, 5.15, 5.3),
+    )
+    assert [event.apex.time_s for event in found] == pytest.approx([4.15, 5.15], abs=0.04)
+
+
+def test_a_partial_return_is_still_an_expression():
+    field = _field(SMILE, 0.015)
+    found, _ = _spot(_times(30, 8), lambda t: field * profile(t, 4.0, 4.18, 4.38, residual=0.3))
+    assert len(found) == 1
+    left = np.linalg.norm(found[0].nodes[2] - found[0].nodes[0])
+    assert left / np.linalg.norm(found[0].nodes[1] - found[0].nodes[0]) == pytest.approx(0.3, abs=0.1)
+
+
+def test_a_blink_in_step_is_rejected_and_one_elsewhere_is_not():
+    field = _field({"AU4": 1.0}, 0.006)
+    times = _times(30, 8)
+    shut = np.array([[profile(t, 4.0, 4.1, 4.25)] * 2 for t in times], np.float32)
+    found, spotter = _spot(times, lambda t: field * profile(t, 4.0, 4.1, 4.25), eyes=shut)
+    assert found == []
+    assert spotter.rejected["blink"] == 1
+    later = np.array([[profile(t, 6.0, 6.1, 6.25)] * 2 for t in times], np.float32)
+    found, _ = _spot(times, lambda t: field * profile(t, 4.0, 4.1, 4.25), eyes=later)
+    assert len(found) == 1
+
+
+def test_a_smile_during_a_blink_is_kept():
+    field = _field(SMILE, 0.015)
+    times = _times(30, 8)
+    shut = np.array([[profile(t, 4.0, 4.1, 4.25)] * 2 for t in times], np.float32)
+    found, _ = _spot(times, lambda t: field * profile(t, 4.0, 4.1, 4.3), eyes=shut)
+    assert len(found) == 1
+
+
+def test_speech_is_rejected():
+    field = _field({"AU26": 1.0}, 0.03)
+    found, spotter = _spot(
+        _times(30, 16), lambda t: field * max(0.0, np.sin(2 * np.pi * 3.1 * t)) * (4 < t < 14)
+    )
+    assert len(found) <= 2  # the first syllables are not yet speech
+    assert spotter.rejected["speech"] + spotter.rejected["restless"] > 3
+
+
+def test_a_rigid_shift_of_all_nodes_is_the_head():
+    shift = np.tile([0.02, 0.01], (14, 1))
+    found, spotter = _spot(_times(30, 8), lambda t: shift * profile(t, 4.0, 4.18, 4.38))
+    assert found == []
+    assert spotter.rejected["head"] >= 1
+
+
+def test_head_motion_raises_the_threshold():
+    field = _field(SMILE, 0.004)
+    times = _times(30, 8)
+    head = np.zeros((len(times), 6), np.float32)
+    assert len(_spot(times, lambda t: field * profile(t, 4.0, 4.18, 4.38), head=head)[0]) == 1
+    head[:, 4] = [0.3 * profile(t, 3.9, 4.18, 4.5) for t in times]
+    assert _spot(times, lambda t: field * profile(t, 4.0, 4.18, 4.38), head=head)[0] == []
+
+
+def test_a_gap_or_a_new_segment_empties_the_window():
+    """A step across a hole must not look like a rise; nor may two segments be compared."""
+    spotter = Spotter(SpottingConfig())
+    rng = np.random.default_rng(0)
+    found = []
+    for i, time_s in enumerate(_times(30, 8)):
+        late = time_s > 4
+        moved = rng.normal(0, NOISE, (14, 2)) + (0.05 if 4 < time_s < 4.3 else 0.0)
+        found += spotter.update(_motion(i, time_s + (1.0 if late else 0.0), moved, segment=int(time_s > 4.3)))
+    assert found == []
+
+
+def test_cost_and_memory_are_bounded():
+    """Ninety seconds at 200 frames a second: the window never outgrows its arrays."""
+    spotter = Spotter(SpottingConfig())
+    rng = np.random.default_rng(0)
+    for i in range(18000):
+        spotter.update(_motion(i, i / 200, rng.normal(0, 0.004, (14, 2))))
+        assert len(spotter._open) <= spotter.config.most_open
+        assert spotter._count <= len(spotter._times)
+        assert all(len(ring) < 200 for ring in spotter._responses)
