@@ -87,8 +87,9 @@ def read_config(path: Path) -> Config:
         mark = error.problem_mark or error.context_mark
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
         raise UsageError(f"{where}: not valid YAML: {error.problem or error.context}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not a YAML text file: {' '.join(str(error).split())}") from error
+    # ValueError: not UTF-8, or what YAML 1.1 takes for a date or a number and is none.
+    except (yaml.YAMLError, ValueError) as error:
+        raise UsageError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise UsageError(f"{path}: nested far too deeply for a configuration file") from error
     return _build(Config, content, str(path), "")
@@ -141,7 +142,7 @@ def _build(cls: type[T], content: object, file: str, prefix: str) -> T:
         else:
             try:
                 values[key] = _convert(value, hint)
-            except ValueError as error:
+            except (ValueError, OverflowError) as error:  # OverflowError: a whole number beyond any decimal
                 raise UsageError(f"{file}: {prefix}{key}: {error}") from error
             problem = _out_of_bounds(values[key], hint)
             if problem:
@@ -150,14 +151,14 @@ def _build(cls: type[T], content: object, file: str, prefix: str) -> T:
 
 
 def _suggest(key: str, known: list[str], prefix: str) -> str:
-    near = difflib.get_close_matches(key.replace("-", "_"), known, n=1)
-    if near:
-        return f"did you mean {prefix}{near[0]}?"
     for section in fields(Config):
         # A key on the wrong level is the likeliest mistake of all.
         inner = section.default_factory if section.default_factory is not MISSING else None
         if not prefix and isinstance(inner, type) and key in {field.name for field in fields(inner)}:
             return f"it belongs under '{section.name}:'"
+    near = difflib.get_close_matches(key.replace("-", "_"), known, n=1)
+    if near:
+        return f"did you mean {prefix}{near[0]}?"
     return f"known keys: {', '.join(known)}"
 
 

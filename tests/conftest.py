@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from streamer.landmarker_model import find_landmarker
+
+# A slow machine is no failure; and CI tries the same examples every time.
+hypothesis.settings.register_profile("project", deadline=None, derandomize="CI" in os.environ)
+hypothesis.settings.load_profile("project")
 
 
 @pytest.fixture(scope="session")
