@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from streamer.kernels.registration import TERMS, fit_head, head_basis, learn_depth, likeness, remove_head
-from tests import naive
+import naive
 
 RIDGE = np.array([0, 0, 0, 0, 0.3, 0.3, 0.002, 0.002], np.float64)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from streamer.kernels import windows
-from tests import naive
+import naive
 
 
 @pytest.fixture
