@@ -2,7 +2,7 @@
 # make test   set up .venv with what the checks need, then ruff, pyright and pytest
 # make clean  remove .venv and what the checks left
 #
-# Variables: PYTHON=python3.12   the Python to make .venv with (3.10 to 3.12; else one is found)
+# Variables: PYTHON=python3.12   the Python to make .venv with (3.10 to 3.12; after make clean)
 #            CAMERA=1            another camera
 #            ARGS="--save a.mp4" more flags for the recogniser (see README.md)
 

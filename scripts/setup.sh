@@ -10,7 +10,6 @@ venv=${VENV:-.venv}
 
 say() { printf '%s\n' "$*" >&2; }
 
-# In a folder of its own, so that no module of this project is imported by accident.
 suitable() {
     command -v "$1" >/dev/null 2>&1 &&
         "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' >/dev/null 2>&1
@@ -34,13 +33,13 @@ find_python() {
         say "error: PYTHON=$PYTHON is not a Python 3.10, 3.11 or 3.12"
     else
         say "error: no Python 3.10, 3.11 or 3.12 found (python3 is" \
-            "$(python3 -V 2>&1 || echo 'missing')). Install one, or name it: make PYTHON=/path/to/python3.11 ..."
+            "$(python3 -V 2>/dev/null || echo missing)). Install one, or name it: make PYTHON=/path/to/python3.11 ..."
     fi
     return 1
 }
 
-# A .venv whose Python has gone, or is one that does not fit, is made anew.
-if ! suitable "$venv/bin/python"; then
+# A .venv that is half made, or whose Python has gone or does not fit, is made anew.
+if ! suitable "$venv/bin/python" || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     python=$(find_python)
     say "setting up $venv with $python ($("$python" -V))"
     "$python" -m venv --clear "$venv"
