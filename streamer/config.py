@@ -69,14 +69,14 @@ class TrackingConfig:
 class MotionConfig:
     """Registration on the face-stabilised crop."""
 
-    crop_iod_min_px: Positive = 64.0
+    crop_iod_min_px: Positive = 80.0
     """Smallest inter-ocular distance in the crop, pixels: smaller faces are enlarged."""
     crop_iod_max_px: Positive = 112.0
     """Largest inter-ocular distance in the crop, pixels: larger faces are reduced."""
     window: Positive = 0.18
     """Side of the matched patch, IOD."""
     levels: int = 1
-    """Pyramid levels above the crop itself."""
+    """Pyramid levels above the crop itself, for frames that do not match without."""
     iterations: Count = 8
     """Lucas-Kanade steps a level, at most."""
     outlier: Positive = 0.003
@@ -89,6 +89,8 @@ class MotionConfig:
     """Head motion since the last frame (IOD) beyond which the crop is taken again."""
     least_stable: Share = 0.3
     """Share of the stable points' weight that must be found for the frame to count as measured."""
+    sure_quality: Share = 0.3
+    """Match quality of the worst node below which the frame is matched again, with the pyramid."""
     unsure_quality: Share = 0.5
     """Mean match quality of the nodes below which the landmark model is asked at the next frame."""
     lost_residual: Positive = 0.06

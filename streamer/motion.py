@@ -161,8 +161,8 @@ class MotionMeter:
         c, nodes = self.config, self._nodes
         window = self._window(reference.scale)
         guess = reference.points + self._flow
-        second_try = False
-        while True:
+        # Without pyramid first: from the last frame's shifts it is but a small step. With it, if that fails.
+        for last_try in (False, True):
             picture = face_crop.crop(image, self._pose, reference.scale)
             picture = face_crop.with_statistics(picture, reference.mean, reference.deviation)
             points, status, error = cv2.calcOpticalFlowPyrLK(
@@ -171,16 +171,19 @@ class MotionMeter:
                 reference.points,
                 guess,
                 winSize=(window, window),
-                maxLevel=c.levels,
+                maxLevel=c.levels if last_try else 0,
                 criteria=(cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, c.iterations, 0.003),
                 flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
             )
             points = np.asarray(points, np.float32)
             found = status.ravel() == 1
+            quality = np.clip(1.5 - error.ravel() / (0.5 * reference.deviation), 0.0, 1.0)
+            quality = np.where(found, quality, 0.0).astype(np.float32)
             shift = (points - reference.points).astype(np.float64) / reference.scale
             weights = np.where(found[nodes:], self._prior, 0.0)
             if weights.sum() < c.least_stable * self._prior.sum():
-                return None
+                residual, guess = float("inf"), reference.points.copy()
+                continue
             residual = fit_head(
                 reference.points3[nodes:],
                 shift[nodes:],
@@ -191,16 +194,16 @@ class MotionMeter:
                 weights,
                 self._params,
             )
-            if second_try or float(np.abs(self._params[:4]).max()) <= c.rewarp:
+            moved = float(np.abs(self._params[:4]).max()) > c.rewarp
+            if not moved and quality[:nodes].min() > c.sure_quality:
                 break
-            # The head has moved so far that patches are cut and turned differently: crop again.
-            self._pose = self._pose @ self._fitted()
+            if not last_try and residual < c.lost_residual:
+                # Patches are cut and turned differently by now: crop again where the head has gone.
+                self._pose = self._pose @ self._fitted()
             guess = reference.points.copy()
-            second_try = True
         if not residual < c.lost_residual:
             return None
-        quality = np.clip(1.5 - error.ravel() / (0.5 * reference.deviation), 0.0, 1.0)
-        return _Match(picture, points, shift, residual, np.where(found, quality, 0.0).astype(np.float32))
+        return _Match(picture, points, shift, residual, quality)
 
     def _fitted(self) -> F64:
         """The similarity part of the fitted head motion, face frame to face frame."""

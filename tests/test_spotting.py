@@ -88,7 +88,9 @@ def test_noise_alone_gives_nothing():
 
 def test_a_drift_and_a_change_of_posture_give_nothing():
     field = _field(SMILE, 0.03)
-    found, _ = _spot(_times(30, 12), lambda t: field * (t - 1) / 4 + field * profile(t, 4, 4.2, 99, 1, 1 - 1e-6))
+    found, _ = _spot(
+        _times(30, 12), lambda t: field * (t - 1) / 4 + field * profile(t, 4, 4.2, 99, 1, 1 - 1e-6)
+    )
     assert found == []
 
 
