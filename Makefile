@@ -19,12 +19,12 @@ export PYTHON VENV
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
-	@$(BIN)/python -m streamer --list-cameras >/dev/null; \
+	@message=$$($(BIN)/python -m streamer --list-cameras 2>&1 >/dev/null); \
 	case $$? in \
 	0) exec $(BIN)/python -m streamer --camera $(CAMERA) $(SHOW) $(ARGS) ;; \
-	3) echo "make run: there is no camera, so this is the sample clip" >&2; \
+	3) echo "make run: no camera found, so this is the sample clip" >&2; \
 	   exec $(BIN)/python -m streamer --source sample $(SHOW) $(ARGS) ;; \
-	*) exit 1 ;; \
+	*) echo "$$message" >&2; exit 1 ;; \
 	esac
 
 test: lint
