@@ -13,10 +13,11 @@ from streamer.graph import NODES
 from train.facs import TEMPLATE_NODES
 from train.simulate import (
     ACTION_UNIT_NAMES,
-    ASSUMED_NOISE,
     CLASSES,
     COMBINATIONS,
+    TRACKER_NOISE_FILE,
     SimulationConfig,
+    TrackerNoise,
     load_noise,
     simulate,
 )
@@ -38,12 +39,16 @@ CALM = SimulationConfig(
     one_sided=0.0,
     extra_units=0.0,
     lost_node=0.0,
+    live_offset=0.0,
+    crosstalk=(1.0, 1.0),
 )
-SILENT = replace(
-    ASSUMED_NOISE,
+SILENT = TrackerNoise(
     attenuation_mean=np.ones(14),
     attenuation_std=np.zeros(14),
     covariance=np.zeros((28, 28)),
+    iod_px=110.0,
+    crosstalk=np.zeros((28, 28)),
+    reference="a tracker that makes no errors",
 )
 
 
@@ -142,17 +147,41 @@ def test_equal_seeds_give_equal_draws_and_others_do_not():
     assert not np.array_equal(one.nodes, other.nodes)
 
 
-def test_noise_file_is_read_and_a_bad_one_refused(tmp_path):
+def test_crosstalk_grows_with_the_expression_and_is_shared_by_apex_and_offset():
+    config = replace(CALM, offset_residual=(0.5, 0.5), apex_reached=(1.0, 1.0))
+    talking = replace(SILENT, attenuation_mean=np.zeros(14), crosstalk=np.eye(28) * 0.1**2)
+    expressions = simulate(3000, 8, config, talking)
+    apex, offset = displacement(expressions, 1), displacement(expressions, 2)
+    assert (apex / expressions.amplitude[:, None, None]).std() == pytest.approx(0.1, rel=0.05)
+    share = (apex * offset).sum((1, 2)) / (apex * apex).sum((1, 2))
+    np.testing.assert_allclose(offset, share[:, None, None] * apex, atol=1e-6)
+
+
+def test_live_offset_is_a_part_of_the_apex_reading_noise_and_all():
+    noisy = replace(SILENT, covariance=np.eye(28) * 0.001**2)
+    expressions = simulate(50, 9, replace(CALM, live_offset=1.0, offset_residual=(0.2, 0.4)), noisy)
+    apex, offset = displacement(expressions, 1), displacement(expressions, 2)
+    share = (apex * offset).sum((1, 2)) / (apex * apex).sum((1, 2))
+    np.testing.assert_allclose(offset, share[:, None, None] * apex, atol=1e-6)
+    assert share.min() >= -1e-4 and share.max() <= 0.4001
+
+
+def test_the_measured_noise_is_there_and_usable():
+    noise = load_noise()
+    assert noise.attenuation_mean.min() > 0.2 and noise.attenuation_mean.max() < 1.1
+    for covariance in (noise.covariance, noise.crosstalk):
+        np.testing.assert_allclose(covariance, covariance.T, atol=1e-7)
+        assert np.linalg.eigvalsh(covariance).min() > -1e-6
+
+
+def test_a_bad_noise_file_is_refused(tmp_path):
     path = tmp_path / "noise.json"
-    assert load_noise(path) is ASSUMED_NOISE
-    data = {
-        "attenuation": {"mean": [0.9] * 14, "std": [0.1] * 14},
-        "noise_iod": {"cov": np.eye(28).tolist(), "iod_px": 100, "reference": "bench"},
-    }
+    with pytest.raises(UsageError, match="no tracker noise file"):
+        load_noise(path)
+    data = json.loads(TRACKER_NOISE_FILE.read_text())
     path.write_text(json.dumps(data))
-    noise = load_noise(path)
-    assert (noise.reference, noise.iod_px, noise.attenuation_mean[3]) == ("bench", 100.0, 0.9)
+    assert load_noise(path).iod_px == 110.0
     data["noise_iod"]["cov"] = [[1.0]]
     path.write_text(json.dumps(data))
-    with pytest.raises(UsageError, match="not a tracker noise file"):
+    with pytest.raises(UsageError, match="no tracker noise file"):
         load_noise(path)

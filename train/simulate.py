@@ -148,11 +148,14 @@ def _shape_modes() -> F64:
 
 @dataclass(frozen=True)
 class TrackerNoise:
-    """What the tracker makes of a true displacement d: attenuation * d + noise, in IOD.
+    """What the tracker makes of a true displacement, as `train.measure` found it.
 
-    attenuation_mean, attenuation_std: (14,): factor by node, and its spread between expressions.
+    attenuation_mean, attenuation_std: (14,): part of a node's own displacement that is read, and its
+        spread between expressions.
     covariance: (28, 28): noise of (x0, y0, x1, ...) at `iod_px` pixels between the eyes, IOD squared;
         the noise is constant in pixels.
+    crosstalk: (28, 28): covariance of what an expression of peak 1 adds to the reading besides: motion
+        of the skin around a node, and what the alignment of the whole face takes for head motion.
     reference: where the figures come from.
     """
 
@@ -160,47 +163,42 @@ class TrackerNoise:
     attenuation_std: F64
     covariance: F64
     iod_px: float
+    crosstalk: F64
     reference: str
 
-
-ASSUMED_NOISE = TrackerNoise(
-    attenuation_mean=np.full(14, 0.85),
-    attenuation_std=np.full(14, 0.08),
-    covariance=np.eye(28) * 0.0008**2,
-    iod_px=110.0,
-    reference="assumed, not measured: attenuation 0.85 +- 0.08, white noise 0.0008 IOD",
-)
-"""Used while there is no measurement of the tracker (`tracker_noise.json`)."""
 
 TRACKER_NOISE_FILE = Path(__file__).with_name("tracker_noise.json")
 
 
 def load_noise(path: Path = TRACKER_NOISE_FILE) -> TrackerNoise:
-    """The measured noise of the tracker; `ASSUMED_NOISE` where the file does not exist.
+    """The measured noise of the tracker.
 
     Raises:
-        UsageError: the file is not what it should be.
+        UsageError: the file is missing, or not what `train.measure` writes.
     """
-    if not path.exists():
-        return ASSUMED_NOISE
     try:
-        data: dict[str, Any] = json.loads(path.read_text())
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         noise = TrackerNoise(
             attenuation_mean=np.array(data["attenuation"]["mean"], np.float64),
             attenuation_std=np.array(data["attenuation"]["std"], np.float64),
             covariance=np.array(data["noise_iod"]["cov"], np.float64),
-            iod_px=float(data["noise_iod"].get("iod_px", 110.0)),
+            iod_px=float(data["noise_iod"]["iod_px"]),
+            crosstalk=np.array(data["crosstalk"]["cov_per_peak"], np.float64),
             reference=str(data["noise_iod"]["reference"]),
         )
-        shapes = (
-            noise.attenuation_mean.shape,
-            noise.attenuation_std.shape,
-            noise.covariance.shape,
-        )
-        if shapes != ((14,), (14,), (28, 28)):
-            raise ValueError(f"shapes {shapes} instead of (14,), (14,), (28, 28)")
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{path}: not a tracker noise file ({error!r}); measure it again") from error
+        shapes = [
+            field.shape
+            for field in (
+                noise.attenuation_mean,
+                noise.attenuation_std,
+                noise.covariance,
+                noise.crosstalk,
+            )
+        ]
+        if shapes != [(14,), (14,), (28, 28), (28, 28)]:
+            raise ValueError(f"shapes {shapes} instead of (14,), (14,), (28, 28), (28, 28)")
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{path}: no tracker noise file ({error!r}); restore it") from error
     return noise
 
 
@@ -239,8 +237,11 @@ class SimulationConfig:
     """How far the action units differ from the table of `train.facs`; 1 = as between people."""
     apex_reached: tuple[float, float] = (0.8, 1.0)
     """Part of the peak present in the frame taken for the apex (caught early or late)."""
-    offset_residual: tuple[float, float] = (0.0, 0.35)
-    """Part of the peak still present in the frame taken for the offset."""
+    offset_residual: tuple[float, float] = (0.0, 0.5)
+    """Part of the peak still present in the frame taken for the offset; small parts are likelier."""
+    live_offset: float = 0.7
+    """Probability that the offset is given as the live spotter does: the apex's reading times the part
+    still present. Else it is a reading of its own, with its own noise."""
     one_sided: float = 0.15
     """Probability that the units that can are active on one half of the face alone (AU14: three times)."""
     extra_units: float = 0.15
@@ -249,6 +250,8 @@ class SimulationConfig:
     """Inter-ocular distance in the picture, pixels; drawn log-uniformly."""
     noise_spread: float = 2.0
     """The tracker's noise is multiplied by a factor drawn log-uniformly from 1/spread .. spread."""
+    crosstalk: tuple[float, float] = (0.3, 1.2)
+    """Factor of the measured cross-talk, which contains the attenuation's spread in part."""
     lost_node: float = 0.03
     """Probability that one node could not be measured and stays where it was."""
 
@@ -274,12 +277,8 @@ def simulate(
         units[i] = [name.removeprefix("AU") in numbers for name in ACTION_UNIT_NAMES]
 
     rest, moved, parallax = _seen_under_pose(rng, config, faces, motion)
-    reached = rng.uniform(*config.apex_reached, count)
-    residual = rng.uniform(*config.offset_residual, count) * rng.uniform(0.0, 1.0, count)
-    true_motion = np.stack((reached, residual), 1)[:, :, None, None] * moved[:, None]
-    measured = _measure(rng, config, noise, true_motion) + parallax
     nodes = np.repeat(rest[:, None], 3, axis=1)
-    nodes[:, 1:] += measured
+    nodes[:, 1:] += _read(rng, config, noise, moved, parallax)
     return Expressions(nodes.astype(np.float32), label, units, amplitude.astype(np.float32))
 
 
@@ -399,15 +398,38 @@ def _seen_under_pose(
     return rest, moved, parallax
 
 
-def _measure(rng: np.random.Generator, config: SimulationConfig, noise: TrackerNoise, motion: F64) -> F64:
-    """The tracker's reading of `motion` (N, 2, 14, 2), displacement at apex and offset, IOD."""
-    count = len(motion)
-    attenuation = rng.normal(noise.attenuation_mean, noise.attenuation_std, (count, 14))
+def _draw_normal(rng: np.random.Generator, covariance: F64, count: int) -> F64:
+    """(count, 14, 2) from a zero-mean normal of covariance (28, 28), which may be singular."""
+    values, vectors = np.linalg.eigh(covariance)
+    root = vectors * np.sqrt(np.maximum(values, 0.0))
+    return (rng.normal(size=(count, 28)) @ root.T).reshape(count, 14, 2)
+
+
+def _read(
+    rng: np.random.Generator, config: SimulationConfig, noise: TrackerNoise, moved: F64, parallax: F64
+) -> F64:
+    """The tracker's reading of the displacement at apex and offset: (N, 2, 14, 2), IOD.
+
+    moved: (N, 14, 2) true displacement at full activation; parallax: (N, 2, 14, 2), see _seen_under_pose.
+    """
+    count = len(moved)
+    attenuation = rng.normal(noise.attenuation_mean, noise.attenuation_std, (count, 14)).clip(0.0, 1.3)
     lost = np.flatnonzero(rng.random(count) < config.lost_node)
     attenuation[lost, rng.integers(14, size=len(lost))] = 0.0
+    peak = np.hypot(moved[..., 0], moved[..., 1]).max(1) * rng.uniform(*config.crosstalk, count)
+    crosstalk = peak[:, None, None] * _draw_normal(rng, noise.crosstalk, count)
+    reading = attenuation[..., None] * moved + crosstalk
+
     spread = (1.0 / config.noise_spread, config.noise_spread)
     scale = _log_uniform(rng, spread, count) * noise.iod_px / _log_uniform(rng, config.iod_px, count)
-    values, vectors = np.linalg.eigh(noise.covariance)
-    root = vectors * np.sqrt(np.maximum(values, 0.0))
-    jitter = (rng.normal(size=(count, 2, 28)) @ root.T).reshape(count, 2, 14, 2)
-    return attenuation[:, None, :, None] * motion + scale[:, None, None, None] * jitter
+    reached = rng.uniform(*config.apex_reached, count)
+    residual = rng.uniform(*config.offset_residual, count) * rng.uniform(0.0, 1.0, count)
+    apex, offset = (
+        part[:, None, None] * reading
+        + scale[:, None, None] * _draw_normal(rng, noise.covariance, count)
+        + parallax[:, frame]
+        for frame, part in enumerate((reached, residual))
+    )
+    live = rng.random(count) < config.live_offset
+    offset[live] = residual[live, None, None] * apex[live]
+    return np.stack((apex, offset), 1)
