@@ -168,7 +168,8 @@ class OutputFile:
             except OSError:
                 self.cut(size)
                 raise
-            if self.regular and os.fstat(fd).st_nlink == 0:
+            # Who redirects standard output into a file without a name reads it by other means.
+            if self._path is not None and self.regular and os.fstat(fd).st_nlink == 0:
                 raise FileNotFoundError(errno.ENOENT, "it was deleted while it was being written")
         except BrokenPipeError as error:
             self._given_up = True
