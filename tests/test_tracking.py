@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from streamer.config import TrackingConfig
 from streamer.errors import EngineError
 from streamer.messages import F32, U8, Face
-from streamer.tracking import LANDMARKS, FaceFollower, MediaPipeTracker
+from streamer.tracking import LANDMARKS, FaceFollower, MediaPipeTracker, _tiles
 
 RIGHT_EYE, LEFT_EYE = (33, 133), (362, 263)
 """Corners of the person's right and left eye in the face mesh."""
@@ -99,6 +99,62 @@ def test_face_sizes(tracker: MediaPipeTracker, portrait: U8, distance_px: int) -
     error = np.linalg.norm(face[:468, :2] - expected, axis=1) / distance_px
     assert error.mean() < 0.03
     assert eye_distance(face) == pytest.approx(distance_px, rel=0.05)
+
+
+@pytest.mark.parametrize("upright", [False, True], ids=["landscape", "upright"])
+@pytest.mark.parametrize("start", range(0, 961, 120))
+def test_small_face_in_a_wide_picture(
+    tracker: MediaPipeTracker, portrait: U8, start: int, upright: bool
+) -> None:
+    # 41 px between the eyes: on 1280 pixels the detector alone sees nothing.
+    (expected,) = tracker.detect(portrait)
+    picture = np.full((1280, 720, 3) if upright else (720, 1280, 3), 110, np.uint8)
+    x, y = (200, start) if upright else (start, 200)
+    picture[y : y + 320, x : x + 320] = portrait
+    assert tracker._detect(picture[:, :, ::-1].copy()) == []
+
+    faces = tracker.detect(picture)
+
+    assert len(faces) >= 1
+    for face in faces:
+        error = np.linalg.norm(face[:468, :2] - expected[:468, :2] - [x, y], axis=1)
+        assert error.mean() < 2
+    (followed,) = follow(faces)
+    assert followed is not None
+    assert followed.others == 0
+
+
+def test_tiles_cover_the_picture_and_overlap() -> None:
+    for height, width in [(480, 640), (720, 1280), (1080, 1920), (1280, 720), (271, 333), (100, 299)]:
+        tiles = _tiles(height, width)
+        side = min(height, width)
+        seen = np.zeros((height, width), bool)
+        for rows, columns in tiles:
+            assert (rows.stop - rows.start, columns.stop - columns.start) == (side, side)
+            seen[rows, columns] = True
+        assert seen.all()
+        starts = [rows.start + columns.start for rows, columns in tiles]
+        assert max(np.diff(starts)) <= side / 2 + 1
+    assert _tiles(480, 480) == []
+    assert _tiles(2, 3000) == []
+
+
+@pytest.mark.parametrize(
+    ("start", "x", "kept"),
+    [(100, 50, True), (100, 5, False), (100, 95, False), (0, 5, True), (0, 95, False), (200, 95, True)],
+)
+@pytest.mark.parametrize("upright", [False, True], ids=["landscape", "upright"])
+def test_only_the_picture_s_own_edge_may_cut_a_face(
+    tracker: MediaPipeTracker, monkeypatch: pytest.MonkeyPatch, start: int, x: int, kept: bool, upright: bool
+) -> None:
+    seen = face_at(50, x, 30) if upright else face_at(x, 50, 30)
+    monkeypatch.setattr(tracker, "_detect", lambda rgb: [seen] if rgb.shape == (100, 100, 3) else [])
+    picture = np.zeros((300, 100, 3) if upright else (100, 300, 3), np.uint8)
+    tile, other = slice(start, start + 100), slice(0, 100)
+    faces = tracker._in_tile(picture, (tile, other) if upright else (other, tile))
+    assert len(faces) == kept
+    for face in faces:
+        np.testing.assert_allclose(face - seen, [[0, start, 0] if upright else [start, 0, 0]] * LANDMARKS)
 
 
 def test_mirror_image(tracker: MediaPipeTracker, portrait: U8) -> None:
