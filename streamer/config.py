@@ -143,6 +143,8 @@ class SpottingConfig:
     """Change, as a share of the height, that still counts as flat."""
     settle_s: float = 0.1
     """How long the curve must be flat before onset or offset is believed."""
+    settle_slow_s: Positive = 0.4
+    """The same for the offset of a movement longer than 0.5 s."""
     foot: float = 0.4
     """Extension of an edge beyond its tenth, in distances from half height to tenth."""
     calm_s: float = 1.0

@@ -102,7 +102,7 @@ class Spotter:
                 self._open.remove(candidate)
                 continue
             verdict = self._judge(candidate, motion)
-            if verdict is None:
+            if verdict is None or (isinstance(verdict, KeyFrames) and self._is_flank(verdict, candidate)):
                 continue
             self._open.remove(candidate)
             if isinstance(verdict, KeyFrames):
@@ -112,6 +112,16 @@ class Spotter:
                 self._rejected_s = candidate.time_s
                 self.rejected[verdict] += 1
         return found
+
+    def _is_flank(self, event: KeyFrames, candidate: _Candidate) -> bool:
+        """Whether a slow event ends in a stronger movement that is not decided yet: then it has to wait,
+        since a drift and the rise of a brief expression together look like a slow movement back."""
+        return event.kind == "macro" and any(
+            other.score > candidate.score
+            and event.onset.time_s < other.time_s < event.offset.time_s + self.config.settle_s * 3
+            for other in self._open
+            if other is not candidate
+        )
 
     # -- window ------------------------------------------------------------------------------------
 
@@ -259,9 +269,14 @@ class Spotter:
         onset_s = self._edge(times, curve, apex, -1, before, rise)
         offset_s = self._edge(times, curve, apex, 1, after, fall)
         apex_s = self._vertex(times, curve, apex)
-        duration = offset_s - onset_s
-        if duration > c.longest_s:
-            return "no return"
+        brief = offset_s - onset_s <= MICRO_S + min(0.05, 1.5 * self._interval_s)
+        if not brief:
+            # A slow movement is decided late: a drift that ends in a brief expression must not pass for one.
+            if offset_s - onset_s > c.longest_s:
+                return "no return"
+            state, after = flank(times, curve, apex, 1, noise, c.flat, c.settle_slow_s, c.least_return * rise)
+            if state != 0:
+                return None if state == 2 and times[-1] - offset_s < c.longest_s else "no return"
         calm = (times >= onset_s - c.calm_s) & (times < onset_s - 0.03)
         if calm.sum() > 2 and np.abs(curve[calm] - before).mean() > c.restless * rise:
             return "restless"
@@ -290,7 +305,7 @@ class Spotter:
         change = shares.reshape(NODE_COUNT, 2)
         nodes = np.stack([rest, rest + change, rest + residual * change]).astype(np.float32)
         return KeyFrames(
-            kind="micro" if duration <= MICRO_S + 0.5 * self._interval_s else "macro",
+            kind="micro" if brief else "macro",
             onset=onset,
             apex=apex_key,
             offset=offset,
