@@ -255,7 +255,7 @@ class Spotter:
             return "no rise"
         state, before = flank(times, curve, apex, -1, noise, c.flat, c.settle_s, c.least_return)
         rise = curve[apex] - before
-        if rise < c.least_return or state == 2 and times[apex] - times[0] < 0.1:
+        if rise < c.least_return or (state == 2 and times[apex] - times[0] < c.settle_s):
             return "no rise"
         state, after = flank(times, curve, apex, 1, noise, c.flat, c.settle_s, c.least_return * rise)
         if state == 2:
@@ -365,7 +365,7 @@ class Spotter:
         start: int,
         lengths: np.ndarray,
     ) -> bool:
-        """Whether an eye shut meanwhile, in step with the movement, and only the upper face moved a little."""
+        """Whether an eye shut in step with the movement, and only the upper face moved, and a little."""
         c = self.config
         inside = np.flatnonzero((times >= span[0] - 0.15) & (times <= span[1] + 0.15))
         closure = self._eyes[start + inside].max(1)

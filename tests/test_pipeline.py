@@ -174,10 +174,10 @@ def test_micro_and_macro_expressions_become_events(engine, image, monkeypatch):
         assert event.id == 1
         assert event.apex.time_s == pytest.approx(4.0 + length / 2, abs=0.08)
         assert event.onset.frame == round(event.onset.time_s * 30)
-        assert 0 < event.latency_ms <= 250
+        assert 0 < event.latency_ms <= (200 if kind is MicroExpression else 600)
         if isinstance(event, MicroExpression):
             assert sum(event.scores.values()) == pytest.approx(1, abs=1e-4)
-            assert event.label == max(event.scores, key=event.scores.get)
+            assert event.label == max(event.scores, key=lambda name: event.scores[name])
             assert event.name == engine.manifest.class_names[event.label]
             assert set(event.action_units) == set(engine.manifest.action_units)
 
@@ -221,7 +221,7 @@ class FakeSource:
 class Recorder:
     """A sink that keeps what it gets, and fails where it is told to."""
 
-    def __init__(self, fail_at=None, failure=None):
+    def __init__(self, fail_at: int | None = None, failure: Exception | None = None):
         self.events, self.frames, self.fail_at, self.failure = [], 0, fail_at, failure
 
     def on_event(self, event):
@@ -229,7 +229,7 @@ class Recorder:
 
     def on_frame(self, frame, face, motion):
         self.frames += 1
-        if self.frames == self.fail_at:
+        if self.frames == self.fail_at and self.failure is not None:
             raise self.failure
 
     def close(self):
@@ -264,8 +264,8 @@ def test_max_frames_stops_the_stream(engine, image):
 
 
 def test_a_reconnection_is_told_with_the_frame_that_follows(engine, image):
-    messages = _frames(3, image)
-    messages.insert(2, Reconnected(0.03, 1.5, 3, "read failed"))
+    first, second, third = _frames(3, image)
+    messages = [first, second, Reconnected(0.03, 1.5, 3, "read failed"), third]
     sink = Recorder()
     _stream(engine, image, FakeSource(messages), sink)
     assert SourceReconnected(2, 2 / 30, 1.5, 3, "read failed") in sink.events

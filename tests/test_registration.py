@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import naive
 import numpy as np
 import pytest
 
 from streamer.kernels.registration import TERMS, fit_head, head_basis, learn_depth, likeness, remove_head
-import naive
 
 RIDGE = np.array([0, 0, 0, 0, 0.3, 0.3, 0.002, 0.002], np.float64)
 
@@ -29,7 +29,8 @@ def _fit(points, moved, weights=None, scale=0.003, rounds=6, ridge=RIDGE, inform
 def test_basis_equals_its_twin(face):
     basis = np.empty((2, TERMS))
     for point, expected in zip(face, naive.head_rows(face), strict=True):
-        head_basis(*point, basis)
+        x, y, z = point
+        head_basis(x, y, z, basis)
         np.testing.assert_allclose(basis, expected)
 
 

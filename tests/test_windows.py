@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import naive
 import numpy as np
 import pytest
 
 from streamer.kernels import windows
-import naive
 
 
 @pytest.fixture

@@ -135,8 +135,8 @@ def measure(out: Path = NOISE_FILE, landmarker: Path | None = None, repeats: int
         "attenuation": {"mean": mean.round(4).tolist(), "std": std.round(4).tolist()},
         "noise_iod": {
             "iod_px": REFERENCE_IOD_PX,
-            "reference": "measured by train/measure.py on animated portraits (simulated motion, real tracker): "
-            + "; ".join(f"{s.portrait} {s.iod_px:.0f} px noise {s.noise:.0f}" for s in SETTINGS),
+            "reference": "measured on animated portraits (simulated motion, real tracker), train/measure.py:"
+            " " + "; ".join(f"{s.portrait} {s.iod_px:.0f} px noise {s.noise:.0f}" for s in SETTINGS),
             "cov": (noise.T @ noise / len(noise)).round(10).tolist(),
         },
         "crosstalk": {"cov_per_peak": (crosstalk.T @ crosstalk / len(crosstalk)).round(8).tolist()},

@@ -290,7 +290,7 @@ class Renderer:
         """The picture at time t, (height, width, 3) uint8 BGR."""
         c = self.clip
         pose, turn = self.pose(t)
-        to_face = cv2.invertAffineTransform(pose)
+        to_face = np.asarray(cv2.invertAffineTransform(pose), np.float64)
         map_x = np.empty((c.height, c.width), np.float32)
         map_y = np.empty_like(map_x)
         closure = self.closure(t)
