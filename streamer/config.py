@@ -123,8 +123,10 @@ class SpottingConfig:
     """Half width of the smoothing at high frame rates."""
     gap_s: Positive = 0.1
     """A longer hole between two frames empties the window."""
-    score: float = 5.5
+    score: float = 4.0
     """Response over noise, RMS of the most moved nodes, that opens a candidate."""
+    score_slow: Positive = 6.0
+    """The same for a movement longer than 0.5 s: slow drifts are more common than slow expressions."""
     top_nodes: Count = 4
     """How many of the most moved nodes count."""
     peak_reach: Positive = 0.35
@@ -175,6 +177,8 @@ class SpottingConfig:
     """Noise added per IOD of head shift within the lag."""
     head_turn: float = 0.02
     """Noise added per radian of head turn within the lag."""
+    noise_systematic: Positive = 0.0005
+    """Noise of a node's response, IOD, that does not show in calm stretches and is added always."""
     noise_prior: Positive = 0.001
     """Noise of a node's response, IOD, before anything has been seen."""
     noise_least: Positive = 0.00025

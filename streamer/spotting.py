@@ -184,7 +184,7 @@ class Spotter:
         stirred = c.head_shift * np.hypot(head[0], head[1]) + c.head_turn * (
             abs(head[2]) + abs(head[3]) + np.hypot(head[4], head[5])
         )
-        noise = np.sqrt(self._noise[lag] ** 2 + stirred**2)
+        noise = np.sqrt(self._noise[lag] ** 2 + stirred**2 + c.noise_systematic**2)
         score = top_rms(lengths, noise, c.top_nodes)
         # A movement fills a long lag's response for longer, and must not be learned as noise meanwhile.
         memory_s = max(c.noise_s, c.noise_lags * w)
@@ -274,6 +274,8 @@ class Spotter:
             # A slow movement is decided late: a drift that ends in a brief expression must not pass for one.
             if offset_s - onset_s > c.longest_s:
                 return "no return"
+            if candidate.score < c.score_slow:
+                return "noise"
             state, after = flank(times, curve, apex, 1, noise, c.flat, c.settle_slow_s, c.least_return * rise)
             if state != 0:
                 return None if state == 2 and times[-1] - offset_s < c.longest_s else "no return"
