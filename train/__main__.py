@@ -1,4 +1,4 @@
-"""python -m train: fit | export."""
+"""python -m train: fit | export | sample | measure | variants."""
 
 from __future__ import annotations
 
@@ -10,10 +10,16 @@ import tyro
 from streamer.errors import StreamerError
 from train.export import ExportConfig, export
 from train.loop import FitConfig, fit
+from train.measure import MeasureConfig, measure
+from train.sample import SampleConfig, make_sample
+from train.variants import VariantsConfig, variants
 
 Command = (
     Annotated[FitConfig, tyro.conf.subcommand("fit")]
     | Annotated[ExportConfig, tyro.conf.subcommand("export")]
+    | Annotated[SampleConfig, tyro.conf.subcommand("sample")]
+    | Annotated[MeasureConfig, tyro.conf.subcommand("measure")]
+    | Annotated[VariantsConfig, tyro.conf.subcommand("variants")]
 )
 
 
@@ -27,8 +33,14 @@ def main(arguments: list[str] | None = None) -> int:
                 f"{command.out}: accuracy {metrics['accuracy']:.3f}, macro F1 {metrics['macro_f1']:.3f} on"
                 f" {metrics['samples']} other simulated expressions"
             )
-        else:
+        elif isinstance(command, ExportConfig):
             print(export(command))
+        elif isinstance(command, SampleConfig):
+            print(make_sample(command))
+        elif isinstance(command, MeasureConfig):
+            print(f"{command.out}: {measure(command)['samples']} expressions measured")
+        else:
+            print(variants(command), end="")
     except StreamerError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

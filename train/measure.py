@@ -105,12 +105,24 @@ def measure_clip(setting: Setting, seed: int, tracker: MediaPipeTracker) -> dict
     return {key: np.array(value).reshape(-1, 28) for key, value in rows.items()}
 
 
-def measure(out: Path = NOISE_FILE, landmarker: Path | None = None, repeats: int = 2) -> dict[str, object]:
+@dataclass(frozen=True)
+class MeasureConfig:
+    """Measure what the tracker makes of known motion; the simulator reads the result."""
+
+    out: Path = NOISE_FILE
+    """Where the figures go."""
+    landmarker: Path | None = None
+    """A face_landmarker.task file to use instead of the cached one."""
+    repeats: int = 1
+    """Clips a setting, each with other expressions."""
+
+
+def measure(config: MeasureConfig) -> dict[str, object]:
     """Measure every setting `repeats` times and write the figures to `out`."""
-    tracker = MediaPipeTracker(find_landmarker(landmarker), TrackingConfig())
+    tracker = MediaPipeTracker(find_landmarker(config.landmarker), TrackingConfig())
     true, measured, quiet = [], [], []
     try:
-        jobs = [(setting, repeat) for repeat in range(repeats) for setting in SETTINGS]
+        jobs = [(setting, repeat) for repeat in range(config.repeats) for setting in SETTINGS]
         for number, (setting, _) in enumerate(tqdm(jobs, desc="measuring the tracker", unit="clip")):
             rows = measure_clip(setting, number, tracker)
             true.append(rows["true"])
@@ -141,5 +153,5 @@ def measure(out: Path = NOISE_FILE, landmarker: Path | None = None, repeats: int
         },
         "crosstalk": {"cov_per_peak": (crosstalk.T @ crosstalk / len(crosstalk)).round(8).tolist()},
     }
-    out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    config.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return result

@@ -18,6 +18,7 @@ import av
 import numpy as np
 from tqdm import tqdm
 
+from streamer.errors import UsageError
 from train.portraits import IMAGES, portrait
 from train.render import Clip, Injection, Renderer
 
@@ -99,9 +100,13 @@ def write_clip(renderer: Renderer, out: Path, crf: int) -> None:
 
 
 def make_sample(config: SampleConfig) -> Path:
-    """Render and write one sample clip; returns its path."""
+    """Render and write one sample clip; returns its path.
+
+    Raises:
+        UsageError: unknown portrait.
+    """
     if config.portrait not in IMAGES:
-        raise KeyError(f"unknown portrait {config.portrait!r}; known: {', '.join(IMAGES)}")
+        raise UsageError(f"--portrait: {config.portrait!r} is unknown; known: {', '.join(IMAGES)}")
     config.out.parent.mkdir(parents=True, exist_ok=True)
     write_clip(sample_renderer(config), config.out, config.crf)
     return config.out

@@ -28,6 +28,8 @@ VARIANTS: dict[str, dict[str, object]] = {
     "200 fps": {"fps": 200.0, "seed": 11},
     "half noise": {"noise": 1.0, "seed": 12},
     "double noise": {"noise": 4.0, "seed": 13},
+    "H.264 crf 23": {"crf": 23, "seed": 18},
+    "H.264 crf 28": {"crf": 28, "seed": 19},
     "second portrait, 60 px": {"portrait": "hopper", "iod_px": 60.0, "seed": 14},
     "second portrait, 180 px": {"portrait": "hopper", "iod_px": 180.0, "seed": 15},
     "second portrait, 200 fps": {"portrait": "hopper", "fps": 200.0, "seed": 16},
