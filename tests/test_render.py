@@ -6,7 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from train.render import _NODES, LOWER_LIDS, UPPER_LIDS, Clip, Injection, Portrait, Renderer
+from streamer.graph import NODES
+from train.render import LOWER_LIDS, UPPER_LIDS, Clip, Injection, Portrait, Renderer
+
+NODE_IDS = [node.mediapipe for node in NODES]
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +22,7 @@ def portrait() -> Portrait:
     face = {33: (-0.75, 0), 133: (-0.25, 0), 362: (0.25, 0), 263: (0.75, 0)}
     nodes = [(-0.9, -0.2), (-0.7, -0.35), (-0.25, -0.3), (0.25, -0.3), (0.7, -0.35), (0.9, -0.2), (0, 0)]
     nodes += [(0, 0.65), (-0.3, 0.7), (0.3, 0.7), (-0.45, 1.0), (0, 0.95), (0.45, 1.0), (0, 1.2)]
-    face |= dict(zip(_NODES, nodes, strict=True))
+    face |= dict(zip(NODE_IDS, nodes, strict=True))
     for eye, start in ((0, -0.75), (1, 0.25)):
         for k in range(9):
             x = start + 0.5 * k / 8
@@ -45,7 +48,7 @@ def test_nodes_are_where_the_truth_says(portrait, iod_px, time_s):
     clip = Clip(iod_px=iod_px, width=900, height=700, noise=0.0, injections=(SMILE,), seed=3, sway_yaw=6)
     renderer = Renderer(portrait, clip)
     seen = _value(renderer.frame(time_s), renderer.nodes_px(time_s))
-    still = portrait.landmarks[list(_NODES), :2]
+    still = portrait.landmarks[NODE_IDS, :2]
     np.testing.assert_allclose(seen, _value(portrait.image, still), atol=6.0)
     # A third of a hundredth of the eye distance to the side, the picture is another one.
     aside = _value(renderer.frame(time_s), renderer.nodes_px(time_s) + 0.05 * iod_px)

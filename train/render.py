@@ -8,14 +8,17 @@ portrait, and read there once: one resampling, so the only blur is the interpola
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from streamer import face_crop
+from streamer.graph import NODES
 from streamer.messages import F32, U8
 from train.facs import MotionField, draw_field, profile
 
@@ -31,7 +34,6 @@ LOWER_LIDS = (
 )
 """MediaPipe-478 indices of the lid contours, right eye then left, from image left to image right."""
 
-_NODES = (70, 105, 107, 336, 334, 300, 168, 1, 98, 327, 61, 0, 291, 17)
 LID_SAMPLES = 33
 
 
@@ -45,35 +47,20 @@ class Portrait:
     image: U8
     landmarks: F32
 
-    def __post_init__(self) -> None:
-        eyes = self.landmarks[[33, 133, 362, 263], :2].astype(np.float64)
-        right, left = eyes[:2].mean(0), eyes[2:].mean(0)
-        axis = left - right
-        object.__setattr__(self, "_origin", (right + left) / 2)
-        object.__setattr__(self, "_iod", float(np.hypot(*axis)))
-        ux = axis / np.hypot(*axis)
-        object.__setattr__(self, "_axes", np.stack([ux, [-ux[1], ux[0]]]))
+    @cached_property
+    def pose(self) -> F64:
+        """(3, 3) similarity from the face frame (IOD) to the still's pixels."""
+        return face_crop.eye_line_pose(self.landmarks)
 
-    @property
-    def iod_px(self) -> float:
-        """Inter-ocular distance in the still, pixels."""
-        return self._iod  # type: ignore[attr-defined]
-
-    def face_points(self, indices: tuple[int, ...]) -> F64:
+    def face_points(self, indices: Sequence[int]) -> F64:
         """(N, 2) face-frame positions (IOD) of MediaPipe landmarks."""
         points = self.landmarks[list(indices), :2].astype(np.float64)
-        return (points - self._origin) @ self._axes.T / self._iod  # type: ignore[attr-defined]
+        return face_crop.move(face_crop.inverse(self.pose), points)
 
-    @property
+    @cached_property
     def nodes(self) -> F64:
         """(14, 2) nodes of the still, face frame, IOD."""
-        return self.face_points(_NODES)
-
-    @property
-    def face_to_image(self) -> F64:
-        """(2, 3) matrix from the face frame (IOD) to the still's pixels."""
-        a = self._axes.T * self._iod  # type: ignore[attr-defined]
-        return np.hstack([a, self._origin[:, None]])  # type: ignore[attr-defined]
+        return self.face_points([node.mediapipe for node in NODES])
 
 
 @dataclass(frozen=True)
@@ -125,7 +112,7 @@ class Clip:
     injections: tuple[Injection, ...] = ()
     time_jitter: float = 0.0
     seed: int = 0
-    centre: tuple[float, float] = field(default=(0.5, 0.42))
+    centre: tuple[float, float] = (0.5, 0.42)
 
 
 @numba.njit(cache=True)
@@ -296,7 +283,7 @@ class Renderer:
         closure = self.closure(t)
         _trace(
             to_face,
-            self.portrait.face_to_image,
+            self.portrait.pose[:2],
             turn,
             self.bumps(t),
             closure,
