@@ -55,9 +55,9 @@ class FitConfig:
     """Folder for the checkpoint: weights.safetensors, config.json, metrics.json."""
     seed: int = 0
     """Of the weights, of the order and of all draws. One seed, one machine, one result."""
-    samples: int = 30_000
+    samples: int = 40_000
     """Expressions an epoch."""
-    epochs: int = 12
+    epochs: int = 15
     """Fixed beforehand; nothing is selected on the validation expressions."""
     validation_samples: int = 6_000
     """Expressions drawn anew (other faces, other action-unit parameters) for the metrics; as many
@@ -74,8 +74,9 @@ class FitConfig:
     """With --au-loss au: which of the layers from the fusion on, 0 = the fusion layer."""
     beta: float = 1.0
     """Weight of the action-unit loss."""
-    threads: int = 2
-    """Threads for the arithmetic."""
+    threads: int = 1
+    """Threads for the arithmetic. With one, the result does not depend on the number of cores, and a
+    busy machine slows it down least (docs/training.md)."""
     model: ModelConfig = field(default_factory=ModelConfig)
     features: FeatureSpec = field(default_factory=lambda: FeatureSpec(magnification="peak", max_factor=80.0))
     simulation: SimulationConfig = field(default_factory=SimulationConfig)
