@@ -95,6 +95,7 @@ def test_baselines_train_without_action_units(name, tmp_path):
     ("change", "message"),
     [
         ({"samples": 32}, "--batch at least 2 and at most --samples"),
+        ({"seed": -1}, "--seed must be at least 0"),
         ({"epochs": 0}, "--epochs and --validation-samples must be at least 1"),
         ({"model": ModelConfig("gcn")}, "needs a network with action-unit heads"),
         ({"model": ModelConfig(fusion_layer=7)}, r"fusion_layer must be 1\.\.4"),

@@ -185,3 +185,18 @@ def test_a_bad_noise_file_is_refused(tmp_path):
     path.write_text(json.dumps(data))
     with pytest.raises(UsageError, match="no tracker noise file"):
         load_noise(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"amplitude": (0.03, 0.003)}, r"amplitude is 0.03 .. 0.003"),
+        ({"iod_px": (0.0, 100.0)}, "iod_px"),
+        ({"lost_node": 1.5}, "lost_node is 1.5; must be a probability"),
+        ({"noise_spread": 0.5}, "noise_spread 1"),
+        ({"pose_deg": (1.0, float("nan"), 1.0)}, "pose_deg"),
+    ],
+)
+def test_ranges_that_make_no_sense_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        SimulationConfig(**change)

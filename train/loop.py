@@ -235,6 +235,8 @@ def fit(config: FitConfig, progress: bool = True) -> dict[str, Any]:
         raise UsageError(
             "--epochs and --validation-samples must be at least 1, --batch at least 2 and at most --samples"
         )
+    if config.seed < 0 or config.threads < 1 or not config.learning_rate > 0.0:
+        raise UsageError("--seed must be at least 0, --threads at least 1, --learning-rate above 0")
     if config.features.node_set != "gm14":
         raise UsageError("simulated expressions have the nodes gm14; leave --features.node-set as it is")
     _prepare_folder(config.out)

@@ -255,6 +255,20 @@ class SimulationConfig:
     lost_node: float = 0.03
     """Probability that one node could not be measured and stays where it was."""
 
+    def __post_init__(self) -> None:
+        for name in ("amplitude", "variation", "apex_reached", "offset_residual", "iod_px", "crosstalk"):
+            low, high = getattr(self, name)
+            least = 1e-6 if name in ("amplitude", "iod_px") else 0.0
+            if not least <= low <= high:
+                raise ValueError(f"{name} is {low:g} .. {high:g}; must be at least {least:g}, lowest first")
+        for name in ("one_sided", "extra_units", "lost_node", "live_offset"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} is {getattr(self, name):g}; must be a probability, 0 to 1")
+        if not (
+            min(*self.pose_deg, self.pose_change_deg, self.pose_leak) >= 0.0 and self.noise_spread >= 1.0
+        ):
+            raise ValueError("pose_deg, pose_change_deg and pose_leak must be at least 0, noise_spread 1")
+
 
 def simulate(
     count: int,
