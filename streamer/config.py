@@ -51,7 +51,7 @@ class CaptureConfig:
 class TrackingConfig:
     """The landmark model."""
 
-    anchor_interval_s: float = 0.25
+    anchor_interval_s: float = 0.5
     """The landmark model runs at least this often; registration carries the nodes in between."""
     search_interval_s: float = 0.1
     """The landmark model runs so often while there is no face."""
@@ -71,7 +71,7 @@ class MotionConfig:
 
     crop_iod_min_px: Positive = 80.0
     """Smallest inter-ocular distance in the crop, pixels: smaller faces are enlarged."""
-    crop_iod_max_px: Positive = 112.0
+    crop_iod_max_px: Positive = 100.0
     """Largest inter-ocular distance in the crop, pixels: larger faces are reduced."""
     window: Positive = 0.18
     """Side of the matched patch, IOD."""
@@ -123,7 +123,7 @@ class SpottingConfig:
     """Half width of the smoothing at high frame rates."""
     gap_s: Positive = 0.1
     """A longer hole between two frames empties the window."""
-    score: float = 4.0
+    score: float = 4.5
     """Response over noise, RMS of the most moved nodes, that opens a candidate."""
     score_slow: Positive = 6.0
     """The same for a movement longer than 0.5 s: slow drifts are more common than slow expressions."""
@@ -177,7 +177,7 @@ class SpottingConfig:
     """Noise added per IOD of head shift within the lag."""
     head_turn: float = 0.02
     """Noise added per radian of head turn within the lag."""
-    noise_systematic: Positive = 0.0005
+    noise_systematic: Positive = 0.0004
     """Noise of a node's response, IOD, that does not show in calm stretches and is added always."""
     noise_prior: Positive = 0.001
     """Noise of a node's response, IOD, before anything has been seen."""

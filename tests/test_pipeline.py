@@ -123,7 +123,7 @@ def test_no_face_at_all_asks_at_the_search_rate(engine, image):
 def test_the_landmark_model_runs_at_its_interval(engine, image):
     tracker = ScriptedTracker(lambda i: [landmarks()])
     drive(Recogniser(Config(), tracker, engine), tracker, np.arange(400) / 200, image)
-    assert len(tracker.asked) == pytest.approx(8, abs=1)  # four a second at 200 frames a second
+    assert len(tracker.asked) == pytest.approx(4, abs=1)  # two a second at 200 frames a second
 
 
 def test_gaps_are_reported_with_their_cause(engine, image):
