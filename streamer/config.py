@@ -129,7 +129,7 @@ class SpottingConfig:
     """The same for a movement longer than 0.5 s: slow drifts are more common than slow expressions."""
     top_nodes: Count = 4
     """How many of the most moved nodes count."""
-    peak_reach: Positive = 0.35
+    peak_reach: Positive = 0.25
     """A candidate is the largest response within so many lags on both sides."""
     node_score: float = 2.0
     """Response over noise that a node needs to take part in the event's curve."""
@@ -143,7 +143,7 @@ class SpottingConfig:
     """Rise within one lag before a candidate that it needs, as a share of its response."""
     flat: float = 0.08
     """Change, as a share of the height, that still counts as flat."""
-    settle_s: float = 0.1
+    settle_s: float = 0.08
     """How long the curve must be flat before onset or offset is believed."""
     settle_slow_s: Positive = 0.4
     """The same for the offset of a movement longer than 0.5 s."""

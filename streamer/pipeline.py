@@ -206,11 +206,12 @@ class Recogniser:
 
 
 def warm_up(config: Config, engine: Engine) -> None:
-    """Compile every kernel and touch every library before a source is opened.
+    """Compile every kernel and set up every library before a source is opened.
 
     A still made-up face goes through registration, a made-up movement of it through spotting, graph
     and engine.
     """
+    cv2.setNumThreads(1)  # waking OpenCV's pool costs more than it saves on crops of this size
     warm_up_graph()
     rng = np.random.default_rng(0)
     image = np.asarray(cv2.GaussianBlur(rng.integers(0, 255, (320, 320, 3), np.uint8), (0, 0), 2.0), np.uint8)
