@@ -264,9 +264,8 @@ class SimulationConfig:
         for name in ("one_sided", "extra_units", "lost_node", "live_offset"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} is {getattr(self, name):g}; must be a probability, 0 to 1")
-        if not (
-            min(*self.pose_deg, self.pose_change_deg, self.pose_leak) >= 0.0 and self.noise_spread >= 1.0
-        ):
+        pose = (*self.pose_deg, self.pose_change_deg, self.pose_leak)
+        if not (all(value >= 0.0 for value in pose) and self.noise_spread >= 1.0):
             raise ValueError("pose_deg, pose_change_deg and pose_leak must be at least 0, noise_spread 1")
 
 
