@@ -352,3 +352,26 @@ def test_the_live_program_imports_neither_torch_nor_train():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert done.stderr.strip() == ""
+
+
+def test_the_base_install_compiles_every_kernel(tmp_path):
+    """What only the extras bring must not be needed, least of all by Numba, which calls SciPy if it may."""
+    write_engine(tmp_path / "standin")
+    code = (
+        "import sys\n"
+        "for name in ('scipy', 'torch', 'skimage', 'onnx', 'safetensors', 'tqdm'): sys.modules[name] = None\n"
+        "from streamer.config import Config\n"
+        "from streamer.engine import load_engine\n"
+        "from streamer.pipeline import warm_up\n"
+        "warm_up(Config(), load_engine(sys.argv[1], 'cpu'))\n"
+    )
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "standin")],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr

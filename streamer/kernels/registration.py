@@ -5,6 +5,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from streamer.kernels.linear import solve_positive
+
 TERMS = 8
 """Terms of the head model; see `head_basis`."""
 
@@ -39,7 +41,8 @@ def fit_head(
     weights: np.ndarray,
     params: np.ndarray,
 ) -> float:
-    """Robust weighted least squares of the head model; returns the weighted RMS residual (IOD).
+    """Robust weighted least squares of the head model; returns the weighted RMS residual (IOD), infinity
+    if the points do not determine the head's motion.
 
     Args:
         points: (S, 3) stable points x, y, depth, IOD.
@@ -78,10 +81,8 @@ def fit_head(
                 right[a] += px * u + py * v
                 for b in range(a + 1):
                     normal[a, b] += px * basis[0, b] + py * basis[1, b]
-        for a in range(TERMS):
-            for b in range(a + 1, TERMS):
-                normal[a, b] = normal[b, a]
-        params[:] = np.linalg.solve(normal, right)
+        if not solve_positive(normal, right, params):
+            return np.inf
         total, error = 0.0, 0.0
         for i in range(count):
             if prior[i] <= 0.0:

@@ -7,6 +7,8 @@ import math
 import numba
 import numpy as np
 
+from streamer.kernels.linear import solve_positive
+
 
 @numba.njit(cache=True)
 def mean_at(times: np.ndarray, values: np.ndarray, time_s: float, half_s: float, out: np.ndarray) -> float:
@@ -120,15 +122,15 @@ def amplitudes(times: np.ndarray, values: np.ndarray, curve: np.ndarray, out: np
         for a in range(3):
             for b in range(3):
                 normal[a, b] += row[a] * row[b]
-    determinant = np.linalg.det(normal)
-    if abs(determinant) < 1e-12 * max(1.0, normal[0, 0] * normal[1, 1] * normal[2, 2]):
+    last = np.array([0.0, 0.0, 1.0])
+    weights = np.empty(3)
+    if not solve_positive(normal, last, weights):
         return False
-    inverse = np.linalg.inv(normal)
     for k in range(values.shape[1]):
         total = 0.0
         for i in range(count):
             row[0], row[1], row[2] = 1.0, times[i] - times[0], curve[i]
-            w = inverse[2, 0] * row[0] + inverse[2, 1] * row[1] + inverse[2, 2] * row[2]
+            w = weights[0] * row[0] + weights[1] * row[1] + weights[2] * row[2]
             total += w * values[i, k]
         out[k] = total
     return True
