@@ -271,6 +271,8 @@ def _prepare_folder(folder: Path) -> None:
         raise UsageError(
             f"cannot create the folder {folder}: {error.strerror}; choose another --out"
         ) from error
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"cannot write into the folder {folder}; choose another --out")
 
 
 def save_checkpoint(
