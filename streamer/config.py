@@ -137,6 +137,14 @@ class SpottingConfig:
     """Height of the event's curve over its noise."""
     least_strength: float = 0.0018
     """Peak displacement of the most moved node, IOD, that an event needs."""
+    most_strength: Positive = 0.08
+    """Largest peak displacement of a micro-expression, IOD: subtle is what the name says."""
+    most_strength_slow: Positive = 0.4
+    """Largest peak displacement of a longer movement, IOD: beyond it, something else was tracked."""
+    light: Positive = 0.03
+    """Change of the face's brightness (natural logarithm) during a movement that may have caused it."""
+    light_likeness: Share = 0.6
+    """Correlation of a movement with the light that makes it the light's."""
     least_return: Share = 0.5
     """Share of the rise that has to be undone at the offset."""
     least_side: float = 0.4

@@ -94,6 +94,7 @@ class Motion:
     residual: RMS in IOD of the stable points after the rigid motion is removed.
     iod_px: inter-ocular distance in pixels of the image.
     points_px: (14, 2) float32, image frame, pixels: where the nodes are now, for drawing.
+    light: natural logarithm of the face's mean grey level.
     """
 
     frame: int
@@ -107,6 +108,7 @@ class Motion:
     residual: float
     iod_px: float
     points_px: F32
+    light: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

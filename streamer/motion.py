@@ -70,13 +70,15 @@ class _Reference:
 
 @dataclass
 class _Match:
-    """One frame matched: crop, (P, 2) points in crop pixels, shift (P, 2) IOD, residual IOD, (P,) quality."""
+    """One frame matched: crop, (P, 2) points in crop pixels, shift (P, 2) IOD, residual IOD, (P,) quality,
+    logarithm of the mean grey level."""
 
     picture: U8
     points: F32
     shift: F64
     residual: float
     quality: F32
+    light: float
 
 
 class MotionMeter:
@@ -150,6 +152,7 @@ class MotionMeter:
             residual=match.residual,
             iod_px=face_crop.size(self._pose),
             points_px=move(self._pose, positions[: self._nodes]).astype(np.float32),
+            light=match.light,
         )
         positions = self._settle(positions, reference)
         if self._due(frame.time_s, reference):
@@ -168,6 +171,7 @@ class MotionMeter:
         # Without pyramid first: from the last frame's shifts it is but a small step. With it, if that fails.
         for last_try in (False, True):
             picture = face_crop.crop(image, self._pose, reference.scale)
+            light = float(np.log(max(1.0, face_crop.grey_statistics(picture)[0])))
             picture = face_crop.with_statistics(picture, reference.mean, reference.deviation)
             points, status, error = cv2.calcOpticalFlowPyrLK(
                 reference.picture,
@@ -207,7 +211,7 @@ class MotionMeter:
             guess = reference.points.copy()
         if not residual < c.lost_residual:
             return None
-        return _Match(picture, points, shift, residual, quality)
+        return _Match(picture, points, shift, residual, quality, light)
 
     def _fitted(self) -> F64:
         """The similarity part of the fitted head motion, face frame to face frame."""

@@ -69,6 +69,7 @@ class Spotter:
         self._values = np.empty((CAPACITY, 2 * NODE_COUNT))
         self._head = np.empty((CAPACITY, 6))
         self._eyes = np.empty((CAPACITY, 2))
+        self._light = np.empty(CAPACITY)
         self._speech = np.empty(CAPACITY)
         self._scratch = np.empty(2 * NODE_COUNT)
         self._head_scratch = np.empty(6)
@@ -128,7 +129,15 @@ class Spotter:
     def _append(self, motion: Motion) -> None:
         if self._count == CAPACITY:
             keep = CAPACITY // 2
-            for array in (self._times, self._frames, self._values, self._head, self._eyes, self._speech):
+            for array in (
+                self._times,
+                self._frames,
+                self._values,
+                self._head,
+                self._eyes,
+                self._light,
+                self._speech,
+            ):
                 array[:keep] = array[CAPACITY - keep :]
             self._count = keep
         i = self._count
@@ -141,6 +150,7 @@ class Spotter:
         self._values[i] = motion.displacement.ravel()
         self._head[i] = motion.head
         self._eyes[i] = motion.eyes
+        self._light[i] = motion.light
         self._speech[i] = self._mouth_activity(motion.displacement)
         self._count = i + 1
 
@@ -292,6 +302,10 @@ class Spotter:
         strength = float(lengths.max())
         if strength < c.least_strength:
             return "too small"
+        if strength > (c.most_strength if brief else c.most_strength_slow):
+            return "too large"
+        if self._is_light(times, curve, (onset_s, offset_s), start):
+            return "light"
         if self._rigid_share(motion, shares, candidate.noise) > c.rigid:
             return "head"
         if lengths[MOUTH:].max() == lengths.max():
@@ -358,6 +372,19 @@ class Spotter:
             rows[2 * i : 2 * i + 2] = basis[:, :4]
         fit = rows @ np.linalg.lstsq(rows, shares, rcond=None)[0]
         return float(1.0 - ((shares - fit) ** 2).sum() / max((shares**2).sum(), 1e-12))
+
+    def _is_light(self, times: np.ndarray, curve: np.ndarray, span: tuple[float, float], start: int) -> bool:
+        """Whether the light changed in step with the movement: shadows that move look like skin that does."""
+        c = self.config
+        inside = np.flatnonzero((times >= span[0] - 0.15) & (times <= span[1] + 0.15))
+        light = self._light[start + inside]
+        light = light - light.mean()
+        if np.ptp(light) < c.light:
+            return False
+        part = curve[inside] - curve[inside].mean()
+        return bool(
+            abs((part * light).sum()) > c.light_likeness * np.sqrt((part**2).sum() * (light**2).sum())
+        )
 
     def _is_blink(
         self,
