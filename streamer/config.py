@@ -142,7 +142,7 @@ class SpottingConfig:
     most_strength_slow: Positive = 0.4
     """Largest peak displacement of a longer movement, IOD: beyond it, something else was tracked."""
     light: Positive = 0.03
-    """Change of the face's brightness (natural logarithm) during a movement that may have caused it."""
+    """Change of brightness in a quarter of the face (natural logarithm) that may look like a movement."""
     light_likeness: Share = 0.6
     """Correlation of a movement with the light that makes it the light's."""
     least_return: Share = 0.5

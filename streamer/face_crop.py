@@ -117,6 +117,12 @@ def grey_statistics(picture: U8) -> tuple[float, float]:
     return float(mean[0, 0]), max(1.0, float(deviation[0, 0]))
 
 
+def quarter_light(picture: U8) -> F32:
+    """(4,) natural logarithm of the mean grey level of a picture's quarters, row by row."""
+    quarters = cv2.resize(picture, (2, 2), interpolation=cv2.INTER_AREA)
+    return np.log(np.maximum(quarters.ravel(), 1.0)).astype(np.float32)
+
+
 def with_statistics(picture: U8, mean: float, deviation: float) -> U8:
     """The picture with another mean and standard deviation: light that changes must not look like motion."""
     own_mean, own_deviation = grey_statistics(picture)

@@ -94,7 +94,8 @@ class Motion:
     residual: RMS in IOD of the stable points after the rigid motion is removed.
     iod_px: inter-ocular distance in pixels of the image.
     points_px: (14, 2) float32, image frame, pixels: where the nodes are now, for drawing.
-    light: natural logarithm of the face's mean grey level.
+    light: (4,) float32: natural logarithm of the mean grey level of the face's quarters, top left, top
+        right, bottom left, bottom right in the image.
     """
 
     frame: int
@@ -108,7 +109,7 @@ class Motion:
     residual: float
     iod_px: float
     points_px: F32
-    light: float = 0.0
+    light: F32
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,14 +71,14 @@ class _Reference:
 @dataclass
 class _Match:
     """One frame matched: crop, (P, 2) points in crop pixels, shift (P, 2) IOD, residual IOD, (P,) quality,
-    logarithm of the mean grey level."""
+    (4,) light as in `Motion`."""
 
     picture: U8
     points: F32
     shift: F64
     residual: float
     quality: F32
-    light: float
+    light: F32
 
 
 class MotionMeter:
@@ -171,7 +171,7 @@ class MotionMeter:
         # Without pyramid first: from the last frame's shifts it is but a small step. With it, if that fails.
         for last_try in (False, True):
             picture = face_crop.crop(image, self._pose, reference.scale)
-            light = float(np.log(max(1.0, face_crop.grey_statistics(picture)[0])))
+            light = face_crop.quarter_light(picture)
             picture = face_crop.with_statistics(picture, reference.mean, reference.deviation)
             points, status, error = cv2.calcOpticalFlowPyrLK(
                 reference.picture,

@@ -69,7 +69,7 @@ class Spotter:
         self._values = np.empty((CAPACITY, 2 * NODE_COUNT))
         self._head = np.empty((CAPACITY, 6))
         self._eyes = np.empty((CAPACITY, 2))
-        self._light = np.empty(CAPACITY)
+        self._light = np.empty((CAPACITY, 4))
         self._speech = np.empty(CAPACITY)
         self._scratch = np.empty(2 * NODE_COUNT)
         self._head_scratch = np.empty(6)
@@ -378,13 +378,11 @@ class Spotter:
         c = self.config
         inside = np.flatnonzero((times >= span[0] - 0.15) & (times <= span[1] + 0.15))
         light = self._light[start + inside]
-        light = light - light.mean()
-        if np.ptp(light) < c.light:
-            return False
+        light = light[:, np.ptp(light, axis=0) >= c.light]
+        light = light - light.mean(0)
         part = curve[inside] - curve[inside].mean()
-        return bool(
-            abs((part * light).sum()) > c.light_likeness * np.sqrt((part**2).sum() * (light**2).sum())
-        )
+        size = np.sqrt((part**2).sum() * (light**2).sum(0))
+        return bool((np.abs(part @ light) > c.light_likeness * size).any())
 
     def _is_blink(
         self,

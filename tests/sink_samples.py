@@ -126,6 +126,7 @@ def motion(
         residual=0.001,
         iod_px=iod_px,
         points_px=((REST + moved) @ turn.T + centre).astype(np.float32),
+        light=np.full(4, 4.8, np.float32),
     )
 
 

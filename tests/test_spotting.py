@@ -28,6 +28,7 @@ def _motion(frame: int, time_s: float, displacement: np.ndarray, **changes) -> M
         residual=0.001,
         iod_px=110.0,
         points_px=np.zeros((14, 2), np.float32),
+        light=np.full(4, 4.8, np.float32),
     )
     return replace(base, **changes)
 
@@ -132,6 +133,26 @@ def test_a_blink_in_step_is_rejected_and_one_elsewhere_is_not():
     later = np.array([[profile(t, 6.0, 6.1, 6.25)] * 2 for t in times], np.float32)
     found, _ = _spot(times, lambda t: field * profile(t, 4.0, 4.1, 4.25), eyes=later)
     assert len(found) == 1
+
+
+@pytest.mark.parametrize("quarter", [0, 3])
+def test_light_that_changes_in_step_is_rejected_and_steady_light_is_not(quarter):
+    field = _field(SMILE, 0.015)
+    times = _times(30, 8)
+    light = np.full((len(times), 4), 4.8, np.float32)
+    light[:, quarter] += [0.1 * profile(t, 4.0, 4.18, 4.38) for t in times]
+    found, spotter = _spot(times, lambda t: field * profile(t, 4.0, 4.18, 4.38), light=light)
+    assert found == []
+    assert spotter.rejected["light"] == 1
+    drifting = np.full((len(times), 4), 4.8, np.float32) + 0.05 * times[:, None].astype(np.float32)
+    assert len(_spot(times, lambda t: field * profile(t, 4.0, 4.18, 4.38), light=drifting)[0]) == 1
+
+
+def test_what_is_too_large_to_be_subtle_is_rejected():
+    field = _field(SMILE, 0.2)
+    found, spotter = _spot(_times(30, 8), lambda t: field * profile(t, 4.0, 4.18, 4.38))
+    assert found == []
+    assert spotter.rejected["too large"] >= 1
 
 
 def test_a_smile_during_a_blink_is_kept():
