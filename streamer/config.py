@@ -141,6 +141,8 @@ class SpottingConfig:
     """Largest peak displacement of a micro-expression, IOD: subtle is what the name says."""
     most_strength_slow: Positive = 0.4
     """Largest peak displacement of a longer movement, IOD: beyond it, something else was tracked."""
+    least_quality: Share = 0.5
+    """Mean match quality of the nodes below which, during a movement, something else is seen than skin."""
     light: Positive = 0.03
     """Change of brightness in a quarter of the face (natural logarithm) that may look like a movement."""
     light_likeness: Share = 0.6

@@ -70,6 +70,7 @@ class Spotter:
         self._head = np.empty((CAPACITY, 6))
         self._eyes = np.empty((CAPACITY, 2))
         self._light = np.empty((CAPACITY, 4))
+        self._quality = np.empty(CAPACITY)
         self._speech = np.empty(CAPACITY)
         self._scratch = np.empty(2 * NODE_COUNT)
         self._head_scratch = np.empty(6)
@@ -136,6 +137,7 @@ class Spotter:
                 self._head,
                 self._eyes,
                 self._light,
+                self._quality,
                 self._speech,
             ):
                 array[:keep] = array[CAPACITY - keep :]
@@ -151,6 +153,7 @@ class Spotter:
         self._head[i] = motion.head
         self._eyes[i] = motion.eyes
         self._light[i] = motion.light
+        self._quality[i] = motion.quality.mean()
         self._speech[i] = self._mouth_activity(motion.displacement)
         self._count = i + 1
 
@@ -304,6 +307,9 @@ class Spotter:
             return "too small"
         if strength > (c.most_strength if brief else c.most_strength_slow):
             return "too large"
+        during = np.flatnonzero(span) + start
+        if self._quality[during].min() < c.least_quality:
+            return "covered"
         if self._is_light(times, curve, (onset_s, offset_s), start):
             return "light"
         if self._rigid_share(motion, shares, candidate.noise) > c.rigid:

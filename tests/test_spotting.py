@@ -148,6 +148,16 @@ def test_light_that_changes_in_step_is_rejected_and_steady_light_is_not(quarter)
     assert len(_spot(times, lambda t: field * profile(t, 4.0, 4.18, 4.38), light=drifting)[0]) == 1
 
 
+def test_a_hand_before_the_face_is_no_expression():
+    field = _field(SMILE, 0.03)
+    times = _times(30, 8)
+    quality = np.ones((len(times), 14), np.float32)
+    quality[(times > 4.1) & (times < 4.3)] = 0.2
+    found, spotter = _spot(times, lambda t: field * profile(t, 4.0, 4.18, 4.38), quality=quality)
+    assert found == []
+    assert spotter.rejected["covered"] == 1
+
+
 def test_what_is_too_large_to_be_subtle_is_rejected():
     field = _field(SMILE, 0.2)
     found, spotter = _spot(_times(30, 8), lambda t: field * profile(t, 4.0, 4.18, 4.38))
