@@ -129,17 +129,25 @@ def parse_unit(name: str) -> tuple[str, int]:
 
 
 @numba.njit(cache=True)
-def _add_motion(points: F64, bumps: F64, out: F64) -> None:
-    """out += sum over bumps of (dx, dy) exp(-|p - c|^2 / (2 r^2)); bumps (M, 5), points (N, 2)."""
+def displace(x: float, y: float, bumps: F64) -> tuple[float, float]:
+    """Sum over bumps (M, 5) of (dx, dy) exp(-|p - c|^2 / (2 r^2)) at the point p = (x, y), IOD."""
+    dx = 0.0
+    dy = 0.0
+    for k in range(bumps.shape[0]):
+        u, v, r = x - bumps[k, 0], y - bumps[k, 1], bumps[k, 4]
+        e = (u * u + v * v) / (2.0 * r * r)
+        if e < 12.0:
+            w = math.exp(-e)
+            dx += w * bumps[k, 2]
+            dy += w * bumps[k, 3]
+    return dx, dy
+
+
+@numba.njit(cache=True)
+def _displace_all(points: F64, bumps: F64, out: F64) -> None:
+    """out (N, 2) = `displace` at each of points (N, 2)."""
     for i in range(points.shape[0]):
-        x, y = points[i, 0], points[i, 1]
-        for k in range(bumps.shape[0]):
-            u, v, r = x - bumps[k, 0], y - bumps[k, 1], bumps[k, 4]
-            e = (u * u + v * v) / (2.0 * r * r)
-            if e < 12.0:
-                w = math.exp(-e)
-                out[i, 0] += w * bumps[k, 2]
-                out[i, 1] += w * bumps[k, 3]
+        out[i, 0], out[i, 1] = displace(points[i, 0], points[i, 1], bumps)
 
 
 @dataclass(frozen=True)
@@ -154,8 +162,8 @@ class MotionField:
     def at(self, points: NDArray[np.floating]) -> F64:
         """Displacement (N, 2) in IOD of the skin that rests at `points` (N, 2), face frame."""
         rest = np.ascontiguousarray(points, np.float64)
-        out = np.zeros_like(rest)
-        _add_motion(rest, self.bumps, out)
+        out = np.empty_like(rest)
+        _displace_all(rest, self.bumps, out)
         return out
 
     def scaled(self, factor: float) -> MotionField:

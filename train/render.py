@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from streamer import face_crop
 from streamer.graph import NODES
 from streamer.messages import F32, U8
-from train.facs import MotionField, draw_field, profile
+from train.facs import MotionField, displace, draw_field, profile
 
 F64 = NDArray[np.float64]
 
@@ -116,20 +116,6 @@ class Clip:
 
 
 @numba.njit(cache=True)
-def _displace(x: float, y: float, bumps: F64) -> tuple[float, float]:
-    dx = 0.0
-    dy = 0.0
-    for k in range(bumps.shape[0]):
-        u, v, r = x - bumps[k, 0], y - bumps[k, 1], bumps[k, 4]
-        e = (u * u + v * v) / (2.0 * r * r)
-        if e < 12.0:
-            w = math.exp(-e)
-            dx += w * bumps[k, 2]
-            dy += w * bumps[k, 3]
-    return dx, dy
-
-
-@numba.njit(cache=True)
 def _depth(x: float, y: float) -> float:
     """Depth of the skin towards the camera, IOD: an ellipsoidal head with a nose (rough anatomy)."""
     e = (x / 1.3) ** 2 + ((y - 0.35) / 1.9) ** 2
@@ -166,7 +152,7 @@ def _trace(
             if bumps.shape[0]:
                 px, py = sx, sy
                 for _ in range(3):
-                    dx, dy = _displace(sx, sy, bumps)
+                    dx, dy = displace(sx, sy, bumps)
                     sx, sy = px - dx, py - dy
             if closure > 0.0:
                 for eye in range(2):

@@ -139,13 +139,10 @@ def learn_depth(
     turn2 = tx * tx + ty * ty
     if turn2 < 1e-5:
         return
-    basis = np.empty((2, TERMS))
+    left = np.empty_like(displacement)
+    remove_head(points, displacement, params, left)
     for i in range(points.shape[0]):
-        head_basis(points[i, 0], points[i, 1], points[i, 2], basis)
-        u, v = displacement[i, 0], displacement[i, 1]
-        for a in range(TERMS):
-            u -= basis[0, a] * params[a]
-            v -= basis[1, a] * params[a]
+        u, v = left[i, 0], left[i, 1]
         size = np.sqrt(u * u + v * v)
         cut = limit / size if size > limit else 1.0
         depth[i] += step * cut * (u * tx + v * ty) / (turn2 + 4e-4)
