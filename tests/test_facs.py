@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from train.facs import ACTION_UNITS, TEMPLATE_NODES, draw_field, motion, parse_unit, profile
+from streamer.simulation.facs import ACTION_UNITS, TEMPLATE_NODES, draw_field, motion, parse_unit, profile
 
 BROW_INNER, BROW_OUTER, CORNER_RIGHT, UPPER_LIP, CORNER_LEFT, LOWER_LIP = (2, 3), (0, 5), 10, 11, 12, 13
 

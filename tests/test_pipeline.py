@@ -33,8 +33,8 @@ from streamer.messages import (
     StreamStarted,
 )
 from streamer.pipeline import Recogniser
+from streamer.simulation.facs import TEMPLATE_NODES, motion, profile
 from streamer.sinks import StreamStop
-from train.facs import TEMPLATE_NODES, motion, profile
 
 
 def landmarks(x: float = 160.0, y: float = 90.0, iod_px: float = 60.0) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from streamer.graph import NODES
-from train.render import LOWER_LIDS, UPPER_LIDS, Clip, Injection, Portrait, Renderer
+from streamer.simulation.render import LOWER_LIDS, UPPER_LIDS, Clip, Injection, Portrait, Renderer
 
 NODE_IDS = [node.mediapipe for node in NODES]
 

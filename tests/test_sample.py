@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from streamer.simulation.scoring import interval, iou, match, read_events, score
 from train.sample import BLINKS_S, INJECTIONS, SHIPPED
-from train.spot_metrics import interval, iou, match, read_events, score
 
 ROOT = Path(__file__).parent.parent
 

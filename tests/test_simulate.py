@@ -10,7 +10,7 @@ import pytest
 
 from streamer.errors import UsageError
 from streamer.graph import NODES
-from train.facs import TEMPLATE_NODES
+from streamer.simulation.facs import TEMPLATE_NODES
 from train.simulate import (
     ACTION_UNIT_NAMES,
     CLASSES,

@@ -9,8 +9,8 @@ import pytest
 
 from streamer.config import SpottingConfig
 from streamer.messages import KeyFrames, Motion
+from streamer.simulation.facs import TEMPLATE_NODES, motion, profile
 from streamer.spotting import Spotter
-from train.facs import TEMPLATE_NODES, motion, profile
 
 NOISE = 0.0003
 

@@ -19,10 +19,10 @@ from streamer.kernels.windows import amplitudes
 from streamer.landmarker_model import find_landmarker
 from streamer.messages import Face, Frame
 from streamer.motion import MotionMeter
+from streamer.simulation.facs import profile
+from streamer.simulation.portraits import portrait
+from streamer.simulation.render import Clip, Injection, Renderer
 from streamer.tracking import MediaPipeTracker
-from train.facs import profile
-from train.portraits import portrait
-from train.render import Clip, Injection, Renderer
 from train.simulate import COMBINATIONS
 
 NOISE_FILE = Path(__file__).with_name("tracker_noise.json")

@@ -19,8 +19,8 @@ import numpy as np
 from tqdm import tqdm
 
 from streamer.errors import UsageError
-from train.portraits import IMAGES, portrait
-from train.render import Clip, Injection, Renderer
+from streamer.simulation.portraits import IMAGES, portrait
+from streamer.simulation.render import Clip, Injection, Renderer
 
 SHIPPED = Path(__file__).parent.parent / "streamer" / "data" / "sample.mp4"
 

@@ -1,7 +1,7 @@
 """Simulated micro-expressions: key-frame nodes with their class and action units, drawn at random.
 
-No recorded micro-expression is needed: `train.facs` says how action units move the skin, and this file
-draws everything else that differs from one recorded expression to the next: the face, its pose, which
+No recorded micro-expression is needed: `streamer.simulation.facs` says how action units move the skin,
+and this file draws everything else that differs from one recorded expression to the next: the face, its pose, which
 units act and how strongly, when the key frames are caught, and what the tracker makes of it.
 Everything is in the face frame of `streamer.messages` (unit = one inter-ocular distance, IOD).
 A network trained on this knows what FACS says and this file assumes, not how people really move.
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from streamer.errors import UsageError
-from train.facs import TEMPLATE_NODES, draw_field
+from streamer.simulation.facs import TEMPLATE_NODES, draw_field
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -234,7 +234,7 @@ class SimulationConfig:
     pose_leak: float = 0.1
     """Standard deviation of the part of that rotation's parallax that the tracker leaves in."""
     variation: tuple[float, float] = (0.5, 1.5)
-    """How far the action units differ from the table of `train.facs`; 1 = as between people."""
+    """How far the action units differ from the table of `streamer.simulation.facs`; 1 = as between people."""
     apex_reached: tuple[float, float] = (0.8, 1.0)
     """Part of the peak present in the frame taken for the apex (caught early or late)."""
     offset_residual: tuple[float, float] = (0.0, 0.5)
@@ -346,7 +346,7 @@ def _draw_motion(
 def _draw_activation(
     rng: np.random.Generator, config: SimulationConfig, numbers: list[str]
 ) -> dict[str, float]:
-    """Relative strength by unit, as `train.facs.draw_field` takes it."""
+    """Relative strength by unit, as `streamer.simulation.facs.draw_field` takes it."""
     chance = config.one_sided * (3.0 if "14" in numbers else 1.0)
     side = str(rng.choice(["L", "R"])) if rng.random() < chance else ""
     activation = {

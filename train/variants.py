@@ -16,8 +16,8 @@ from datetime import date
 from pathlib import Path
 
 from streamer.errors import StreamerError
+from streamer.simulation.scoring import SpotScore, read_events, score
 from train.sample import SampleConfig, make_sample
-from train.spot_metrics import SpotScore, read_events, score
 
 VARIANTS: dict[str, dict[str, object]] = {
     "as shipped": {},

@@ -1,7 +1,7 @@
 """How fast the recogniser is, beside a bare landmark loop on the same frames.
 
-    python -m streamer.bench                       # the bundled sample
-    python -m streamer.bench --source clip.mp4 --out docs/benchmarks/pipeline.json
+    python -m streamer.bench pipeline                       # the bundled sample
+    python -m streamer.bench pipeline --source clip.mp4 --out docs/benchmarks/pipeline.json
 
 Whole runs of both are taken in turn, so that a machine whose speed drifts slows both; the ratio is
 taken within each pair. Nothing is estimated from parts.
@@ -25,7 +25,6 @@ from typing import Any
 import cv2
 import mediapipe as mp
 import numpy as np
-import tyro
 
 from streamer.config import Config
 from streamer.engine import Engine, load_engine
@@ -41,7 +40,7 @@ PACKAGES = ("mediapipe", "opencv-contrib-python", "numpy", "numba", "onnxruntime
 
 
 @dataclass(frozen=True)
-class BenchConfig:
+class PipelineConfig:
     """Measure throughput, stage times, start-up and memory."""
 
     source: str = "sample"
@@ -74,7 +73,7 @@ def machine() -> dict[str, str]:
     }
 
 
-def _frames(config: BenchConfig) -> list[Frame]:
+def _frames(config: PipelineConfig) -> list[Frame]:
     """The source's first frames, decoded beforehand for the landmark loop."""
     frames = []
     with open_source(Config(source=config.source)) as source:
@@ -103,7 +102,9 @@ def _bare_loop(frames: list[Frame], model: Path) -> float:
         return len(frames) / (time.perf_counter() - begun)
 
 
-def _pipeline(config: BenchConfig, tracker: MediaPipeTracker, engine: Engine) -> tuple[float, dict[str, Any]]:
+def _pipeline(
+    config: PipelineConfig, tracker: MediaPipeTracker, engine: Engine
+) -> tuple[float, dict[str, Any]]:
     """Frames a second of the whole recogniser, decoding included, and its stage times."""
     recogniser = Recogniser(Config(), tracker, engine)
     begun = time.perf_counter()
@@ -128,7 +129,7 @@ def _classifier_ms(engine: Engine, calls: int = 2000) -> dict[str, float]:
     return {f"p{q}": float(np.percentile(durations, q)) * 1e3 for q in (50, 95, 99)}
 
 
-def _whole_command(config: BenchConfig, max_frames: int | None) -> tuple[float, float]:
+def _whole_command(config: PipelineConfig, max_frames: int | None) -> tuple[float, float]:
     """Seconds from the command to its end, and its peak memory in MB (0 where the system does not tell)."""
     command = [sys.executable, "-m", "streamer", "--source", config.source, "--engine", config.engine]
     command += ["--max-frames", str(max_frames)] if max_frames else []
@@ -147,7 +148,7 @@ def _whole_command(config: BenchConfig, max_frames: int | None) -> tuple[float, 
     return time.perf_counter() - begun, memory
 
 
-def measure(config: BenchConfig) -> dict[str, Any]:
+def measure(config: PipelineConfig) -> dict[str, Any]:
     """All figures as one dictionary; see `table` for their meaning."""
     model = find_landmarker(config.landmarker)
     # First, while this process is small: a child's peak memory counts its parent's at the fork.
@@ -238,21 +239,12 @@ def table(figures: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> int:
-    """Measure, print the table, write the files."""
-    config = tyro.cli(BenchConfig, prog="python -m streamer.bench", description=__doc__)
-    try:
-        figures = measure(replace(config, max_frames=max(1, config.max_frames)))
-    except StreamerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(table(figures), end="")
+def bench_pipeline(config: PipelineConfig) -> str:
+    """Measure, write the files of `config.out`; returns the table as Markdown."""
+    figures = measure(replace(config, max_frames=max(1, config.max_frames)))
+    text = table(figures)
     if config.out is not None:
         config.out.parent.mkdir(parents=True, exist_ok=True)
         config.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-        config.out.with_suffix(".md").write_text("# Pipeline\n\n" + table(figures), encoding="utf-8")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        config.out.with_suffix(".md").write_text("# Pipeline\n\n" + text, encoding="utf-8")
+    return text

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from streamer import face_crop
 from streamer.graph import NODES
 from streamer.messages import F32, U8
-from train.facs import MotionField, displace, draw_field, profile
+from streamer.simulation.facs import MotionField, displace, draw_field, profile
 
 F64 = NDArray[np.float64]
 

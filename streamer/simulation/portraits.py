@@ -10,8 +10,8 @@ import numpy as np
 from streamer.config import TrackingConfig
 from streamer.landmarker_model import find_landmarker
 from streamer.messages import U8
+from streamer.simulation.render import Portrait
 from streamer.tracking import MediaPipeTracker
-from train.render import Portrait
 
 
 def astronaut() -> U8:

@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m streamer.bench pipeline` and `python -m streamer.bench spotting`."""
