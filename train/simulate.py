@@ -1,8 +1,8 @@
 """Simulated micro-expressions: key-frame nodes with their class and action units, drawn at random.
 
 No recorded micro-expression is needed: `streamer.simulation.facs` says how action units move the skin,
-and this file draws everything else that differs from one recorded expression to the next: the face, its pose, which
-units act and how strongly, when the key frames are caught, and what the tracker makes of it.
+and this file draws everything else that differs from one recorded expression to the next: the face, its
+pose, which units act and how strongly, when the key frames are caught, and what the tracker makes of it.
 Everything is in the face frame of `streamer.messages` (unit = one inter-ocular distance, IOD).
 A network trained on this knows what FACS says and this file assumes, not how people really move.
 """
