@@ -257,7 +257,8 @@ class FaceFollower:
     taken again. A function of what it is given: no clock, no randomness.
 
     Args:
-        lost_s: how long a missing face is waited for, seconds.
+        lost_s: how long a missing face is waited for, seconds, from the first update that lacks it: updates
+            may be further apart than that.
 
     Attributes:
         taken: how often a face was taken anew. Two faces returned under the same number are the same
@@ -275,7 +276,7 @@ class FaceFollower:
     def __init__(self, lost_s: float) -> None:
         self._lost_s = lost_s
         self._last: _Box | None = None
-        self._last_s = 0.0
+        self._missing_since_s: float | None = None
         self._neighbours: list[_Box] = []
         self.taken = 0
 
@@ -291,7 +292,7 @@ class FaceFollower:
             The followed face, with the number of the others; None if it is not in this frame.
         """
         seen = self._distinct(faces)
-        if self._last is not None and time_s - self._last_s > self._lost_s:
+        if self._missing_since_s is not None and time_s - self._missing_since_s > self._lost_s:
             self._last = None
         if self._last is not None:
             chosen = self._continuation(self._last, [box for box, _ in seen])
@@ -302,9 +303,11 @@ class FaceFollower:
             chosen = None
         self._neighbours = [box for i, (box, _) in enumerate(seen) if i != chosen]
         if chosen is None:
+            if self._missing_since_s is None:
+                self._missing_since_s = time_s
             return None
         self._last, landmarks = seen[chosen]
-        self._last_s = time_s
+        self._missing_since_s = None
         return Face(frame_index, time_s, landmarks, others=len(seen) - 1)
 
     def _distinct(self, faces: list[F32]) -> list[tuple[_Box, F32]]:

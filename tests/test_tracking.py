@@ -298,18 +298,25 @@ def test_given_up_after_a_while() -> None:
     follower = FaceFollower(lost_s=0.5)
     assert centre_x(follower.update(0, 0.0, [ours])) == pytest.approx(100, abs=0.01)
     assert follower.update(1, 0.25, [small, other]) is None
-    assert follower.update(2, 0.5, [small, other]) is None
+    assert follower.update(2, 0.75, [small, other]) is None
     assert follower.taken == 1
-    assert centre_x(follower.update(3, 0.51, [small, other])) == pytest.approx(300, abs=0.01)
+    assert centre_x(follower.update(3, 0.76, [small, other])) == pytest.approx(300, abs=0.01)
     assert follower.taken == 2
     # Back again, and larger: too late.
-    assert centre_x(follower.update(4, 0.6, [face_at(100, 100, 120), other])) == pytest.approx(300, abs=0.01)
+    assert centre_x(follower.update(4, 0.8, [face_at(100, 100, 120), other])) == pytest.approx(300, abs=0.01)
 
 
 def test_the_waiting_starts_anew_with_every_sight() -> None:
     ours, other = face_at(100, 100, 50), face_at(300, 100, 90)
     faces = follow([ours], [other], [ours], [other], [ours], interval_s=0.4)
     assert [face is not None for face in faces] == [True, False, True, False, True]
+
+
+def test_updates_further_apart_than_the_waiting_time() -> None:
+    follower = FaceFollower(lost_s=0.5)
+    for i in range(4):  # at 29.97 frames a second the model runs every 0.5005 s
+        follower.update(15 * i, 0.5005 * i, [face_at(100, 100, 50)])
+    assert follower.taken == 1
 
 
 def test_neighbour_is_not_taken_for_the_one_who_left() -> None:
