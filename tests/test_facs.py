@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streamer.simulation.facs import ACTION_UNITS, TEMPLATE_NODES, draw_field, motion, parse_unit, profile
+from streamer.simulation.facs import (
+    ACTION_UNITS,
+    TEMPLATE_NODES,
+    ActionUnit,
+    Bump,
+    draw_field,
+    motion,
+    parse_unit,
+    profile,
+)
 
 BROW_INNER, BROW_OUTER, CORNER_RIGHT, UPPER_LIP, CORNER_LEFT, LOWER_LIP = (2, 3), (0, 5), 10, 11, 12, 13
 
@@ -102,3 +111,11 @@ def test_profile_rises_to_the_apex_and_returns():
     assert profile(1.16, 1.0, 1.2, 1.5, hold=0.5) == pytest.approx(1.0)
     rise = [profile(t, 1.0, 1.2, 1.5) for t in np.linspace(1.0, 1.2, 30)]
     assert np.all(np.diff(rise) >= 0)
+
+
+def test_another_table_takes_the_place_of_the_first():
+    table = {"AU12": ActionUnit("lip corner puller", (Bump(0.44, 1.04, 0.0, 1.0, 0.2),))}
+    down = draw_field({"12": 1.0}, table=table).at(TEMPLATE_NODES)
+    assert down[CORNER_LEFT, 1] > 0.9
+    with pytest.raises(KeyError, match="known: AU12$"):
+        parse_unit("AU4", table)

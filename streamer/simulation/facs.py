@@ -13,6 +13,7 @@ half and mirrored; a bump with x = 0 lies on the midline and stands once.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numba
@@ -113,18 +114,18 @@ ACTION_UNITS: dict[str, ActionUnit] = {
 """Every action unit that the simulation knows, by its FACS name."""
 
 
-def parse_unit(name: str) -> tuple[str, int]:
+def parse_unit(name: str, table: Mapping[str, ActionUnit] = ACTION_UNITS) -> tuple[str, int]:
     """Split "AU12", "L12", "R4" or "12" into (FACS name, side): side -1 right, +1 left, 0 both.
 
     Raises:
-        KeyError: the action unit is not in `ACTION_UNITS`.
+        KeyError: the action unit is not in `table`.
     """
     text = name.upper()
     side = {"L": 1, "R": -1}.get(text[:1], 0)
     number = text.lstrip("LR").removeprefix("AU")
     facs_name = f"AU{number}"
-    if facs_name not in ACTION_UNITS:
-        raise KeyError(f"unknown action unit {name!r}; known: {', '.join(ACTION_UNITS)}")
+    if facs_name not in table:
+        raise KeyError(f"unknown action unit {name!r}; known: {', '.join(table)}")
     return facs_name, side
 
 
@@ -196,7 +197,10 @@ class MotionField:
 
 
 def draw_field(
-    activation: dict[str, float], rng: np.random.Generator | None = None, variation: float = 0.0
+    activation: dict[str, float],
+    rng: np.random.Generator | None = None,
+    variation: float = 0.0,
+    table: Mapping[str, ActionUnit] = ACTION_UNITS,
 ) -> MotionField:
     """A motion field of several action units.
 
@@ -206,13 +210,14 @@ def draw_field(
         variation: 0 gives the table's bumps; 1 varies each bump between people: centre by 0.05 IOD,
             direction by 12 degrees, size by 25 %, radius by 20 % (standard deviations), and the two
             sides of a bilateral unit by 15 % against each other.
+        table: what each unit does, by its FACS name.
     """
     rows: list[tuple[float, float, float, float, float]] = []
     for name, strength in activation.items():
-        unit, side = parse_unit(name)
+        unit, side = parse_unit(name, table)
         noise = (rng or np.random.default_rng(0)).normal
         asymmetry = 0.15 * variation * float(noise()) if variation else 0.0
-        for bump in ACTION_UNITS[unit].bumps:
+        for bump in table[unit].bumps:
             if variation:
                 jitter = variation * noise(size=5)
                 angle = math.radians(12.0) * jitter[2]
