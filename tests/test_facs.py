@@ -117,5 +117,5 @@ def test_another_table_takes_the_place_of_the_first():
     table = {"AU12": ActionUnit("lip corner puller", (Bump(0.44, 1.04, 0.0, 1.0, 0.2),))}
     down = draw_field({"12": 1.0}, table=table).at(TEMPLATE_NODES)
     assert down[CORNER_LEFT, 1] > 0.9
-    with pytest.raises(KeyError, match="known: AU12$"):
+    with pytest.raises(KeyError, match=r"AU4.*known: AU12\W*$"):
         parse_unit("AU4", table)
