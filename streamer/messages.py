@@ -22,6 +22,7 @@ Times
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -32,20 +33,50 @@ F32: TypeAlias = NDArray[np.float32]
 U8: TypeAlias = NDArray[np.uint8]
 
 
-@dataclass(frozen=True, slots=True)
 class Frame:
-    """One picture of a source.
+    """One picture of a source; not to be changed.
 
-    index: 0-based position in the source; dropped frames keep their numbers.
-    time_s: seconds since the source's first frame, from the source's own timestamps, increasing.
-    captured_s: `time.monotonic()` right after the grab.
-    image: (height, width, 3) uint8, BGR, upright.
+    Most frames are only measured, and for that grey is enough: colour may be made when first asked for.
+
+    Args:
+        index: 0-based position in the source; dropped frames keep their numbers.
+        time_s: seconds since the source's first frame, from the source's own timestamps, increasing.
+        captured_s: `time.monotonic()` right after the grab.
+        image: (height, width, 3) uint8, BGR, upright, or a function that makes it, from any thread.
+        grey: (height, width) uint8, black 0 and white 255, upright, of a source that has it before it has
+            colour.
     """
 
-    index: int
-    time_s: float
-    captured_s: float
-    image: U8
+    __slots__ = ("_grey", "_image", "captured_s", "index", "time_s")
+
+    def __init__(
+        self,
+        index: int,
+        time_s: float,
+        captured_s: float,
+        image: U8 | Callable[[], U8],
+        grey: U8 | None = None,
+    ) -> None:
+        self.index = index
+        self.time_s = time_s
+        self.captured_s = captured_s
+        self._image = image
+        self._grey = grey
+
+    @property
+    def image(self) -> U8:
+        """(height, width, 3) uint8, BGR, upright."""
+        image = self._image
+        if callable(image):
+            # Two threads that ask at once both make it, and either result will do.
+            self._image = image = image()
+        return image
+
+    @property
+    def grey_or_image(self) -> U8:
+        """What is there without conversion: (height, width) uint8 grey, else `image`. For who needs grey of
+        a part of the picture, and converts just that."""
+        return self.image if self._grey is None else self._grey
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,12 +116,12 @@ class MotionMeter:
         Returns:
             The motion; None while no face is known, and for a frame that cannot be matched.
         """
-        match = self._match(frame.image) if self._reference is not None else None
+        match = self._match(frame.grey_or_image) if self._reference is not None else None
         if match is None or (face is not None and not self._agrees(face)):
             if face is None or not self._begin(frame, face):
                 self._unsure = True
                 return None
-            match = self._match(frame.image)
+            match = self._match(frame.grey_or_image)
             if match is None:
                 self._unsure = True
                 return None
@@ -307,7 +307,7 @@ class MotionMeter:
     def _refer(self, frame: Frame, points3: F64, base: F64, turn: F64) -> None:
         """Cut the reference crop at the current pose."""
         scale = self._crop_scale()
-        picture = face_crop.crop(frame.image, self._pose, scale)
+        picture = face_crop.crop(frame.grey_or_image, self._pose, scale)
         points = face_crop.crop_points(points3[:, :2], scale)
         mean, deviation = face_crop.grey_statistics(picture)
         self._reference = _Reference(

@@ -554,9 +554,11 @@ def test_stream_that_ends_is_lost(tmp_path):
     device = StreamDevice(open_file(path, "clip"), "clip")
     for expected in range(3):
         assert device.grab()
-        image = device.retrieve()
-        assert image is not None
-        assert media.number(image) == expected
+        picture = device.retrieve()
+        assert picture is not None
+        frame = Frame(0, 0.0, 0.0, picture.image, picture.grey)
+        assert media.number(frame.image) == expected
+        assert frame.grey_or_image.shape == (48, 64)
     with pytest.raises(DeviceLost, match="the stream ended"):
         device.grab()
     device.release()

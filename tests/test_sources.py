@@ -8,7 +8,9 @@ import threading
 import zlib
 from functools import partial
 from pathlib import Path
+from typing import cast
 
+import av
 import cv2
 import media
 import numpy as np
@@ -20,8 +22,8 @@ from streamer.config import CaptureConfig, Config
 from streamer.errors import SourceError, UsageError
 from streamer.messages import Frame
 from streamer.sources import ImageFolder, Source, VideoFile, open_source
-from streamer.sources.base import MAX_SIDE_PX, check_size, without_credentials
-from streamer.sources.ffmpeg import turned
+from streamer.sources.base import MAX_SIDE_PX, Picture, check_size, without_credentials
+from streamer.sources.ffmpeg import turned, upright
 from streamer.sources.images import stated_size
 
 CODECS = {".mp4": "libx264", ".mkv": "libx264", ".avi": "mjpeg", ".webm": "libvpx-vp9"}
@@ -41,6 +43,15 @@ def read(path: Path | str, **capture) -> tuple[Source, list[Frame]]:
 
 def numbers(frames: list[Frame]) -> list[int]:
     return [media.number(frame.image) for frame in frames]
+
+
+def grey_error(frame):
+    """Mean difference between what a frame gives as grey and the grey of its colours, grey levels."""
+    grey = frame.grey_or_image
+    if grey.ndim == 3:
+        return 0.0
+    assert grey.dtype == np.uint8
+    return np.abs(grey.astype(int) - cv2.cvtColor(frame.image, cv2.COLOR_BGR2GRAY)).mean()
 
 
 def clip(tmp_path: Path, suffix: str, count: int, fps: int = 30, *, noisy: bool = False, **kwargs) -> Path:
@@ -121,6 +132,9 @@ def test_timestamps_that_run_backwards_are_repaired_and_counted(tmp_path, caplog
         (".mkv", "ffv1", "gray"),
         (".mkv", "ffv1", "gray16le"),
         (".mp4", "libx264", "yuv420p10le"),
+        (".mkv", "ffv1", "yuv420p10le"),
+        (".mkv", "ffv1", "yuv422p16le"),
+        (".avi", "mjpeg", "yuvj422p"),
         (".mkv", "ffv1", "bgra"),
         (".mov", "qtrle", "argb"),
         (".webm", "libvpx-vp9", "yuva420p"),
@@ -134,11 +148,48 @@ def test_every_pixel_format_gives_bgr(tmp_path, suffix, codec, pix_fmt):
     image = frames[0].image
     assert image.dtype == np.uint8
     assert image.shape == (48, 64, 3)
+    assert grey_error(frames[0]) < 2.5
     if pix_fmt.startswith("gray"):
         assert np.ptp(image.astype(int), axis=2).max() == 0
     else:
         np.testing.assert_allclose(image[10, 10], (0, 0, 220), atol=12)
         np.testing.assert_allclose(image[10, 50], (0, 160, 0), atol=12)
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv420p10le", "gray"])
+def test_black_and_white_are_0_and_255_in_grey(tmp_path, pix_fmt):
+    path = media.write_clip(tmp_path / "clip.mkv", media.pictures(3), 30, "ffv1", pix_fmt)
+    _, frames = read(path)
+    row = frames[1].grey_or_image[42]
+    assert row.shape == (64,)
+    assert row[:8].min() >= 254  # FFmpeg's own scaler writes 234 for white
+    assert row[8:].max() == 0
+
+
+def test_blacker_than_black_is_black(tmp_path):
+    stored = np.tile(np.arange(64, dtype=np.uint8), (48, 1))
+    frame = av.VideoFrame(64, 48, "yuv420p")
+    for plane, values in zip(frame.planes, (stored, 128, 128), strict=True):
+        rows = np.frombuffer(cast(memoryview, plane), np.uint8).reshape(plane.height, plane.line_size)
+        rows[:, : plane.width] = values
+    grey = upright(frame, "clip").grey
+    assert grey is not None
+    assert grey[5, :17].max() == 0
+    np.testing.assert_array_equal(grey[5, 17:], np.rint((stored[5, 17:] - 16.0) * 255 / 219))
+
+
+def test_colour_is_made_once_and_only_when_asked_for():
+    made = []
+
+    def colour():
+        made.append(media.picture(3))
+        return made[-1]
+
+    frame = Frame(0, 0.0, 0.0, colour, np.zeros((48, 64), np.uint8))
+    assert frame.grey_or_image.ndim == 2
+    assert made == []
+    assert frame.image is frame.image is made[0]
+    assert len(made) == 1
 
 
 @pytest.mark.parametrize(
@@ -152,6 +203,7 @@ def test_odd_sizes(tmp_path, suffix, codec, pix_fmt):
     grey = cv2.cvtColor(images[2], cv2.COLOR_BGR2GRAY).astype(int)
     shown = cv2.cvtColor(frames[2].image, cv2.COLOR_BGR2GRAY).astype(int)
     assert np.abs(grey - shown)[:, -8:].mean() < 6  # no smear at the odd edge
+    assert grey_error(frames[2]) < 2.5
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
@@ -169,6 +221,7 @@ def test_rotated_video_is_upright(tmp_path, rotation, mirrored):
     assert (source.width, source.height) == expected.shape[1::-1]
     assert np.abs(frames[0].image.astype(int) - expected).mean() < 8
     assert frames[0].image.flags.c_contiguous
+    assert grey_error(frames[0]) < 2.5
 
 
 def test_display_matrix_moves_pixels_as_ffmpeg_defines():
@@ -394,7 +447,7 @@ def test_a_source_is_read_once(tmp_path):
 
 def test_error_in_the_reading_thread_reaches_the_consumer(tmp_path, monkeypatch):
     def broken(self):
-        yield 0, 0.0, media.picture(0)
+        yield 0, 0.0, Picture.of(media.picture(0))
         raise ZeroDivisionError("a bug in a reader")
 
     monkeypatch.setattr(ImageFolder, "_pictures", broken)
@@ -407,6 +460,16 @@ def test_error_in_the_reading_thread_reaches_the_consumer(tmp_path, monkeypatch)
 
 
 # Folders of images
+
+
+def test_grey_of_a_jpeg_file_is_that_of_its_colours(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "img1.jpg"), cv2.GaussianBlur(media.picture(9, 641, 479), (0, 0), 4.0))
+    _, frames = read(folder)
+    assert frames[0].grey_or_image.shape == (479, 641)
+    assert frames[0].image.shape == (479, 641, 3)
+    assert grey_error(frames[0]) < 2.5
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import re
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import cv2
@@ -110,6 +111,21 @@ def join_or_warn(thread: threading.Thread, what: str) -> None:
         log.warning("%s does not return from a read: its thread is left behind", what)
 
 
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What a file's decoder gives: see `Frame` for image and grey. height, width: pixels, upright."""
+
+    height: int
+    width: int
+    image: U8 | Callable[[], U8]
+    grey: U8 | None = None
+
+    @classmethod
+    def of(cls, image: U8) -> Picture:
+        """A picture that has its colours: (height, width, 3) uint8 BGR, upright."""
+        return cls(image.shape[0], image.shape[1], image)
+
+
 class FileSource(ABC):
     """Shared by sources that wait for their consumer: a thread reads ahead, so decoding overlaps
     recognition, through a channel of `buffer_frames`.
@@ -129,8 +145,8 @@ class FileSource(ABC):
         self._thread: threading.Thread | None = None
 
     @abstractmethod
-    def _pictures(self) -> Iterator[tuple[int, float, U8]]:
-        """(index, time_s, image) of each frame in order, as in `Frame`."""
+    def _pictures(self) -> Iterator[tuple[int, float, Picture]]:
+        """(index, time_s, picture) of each frame in order, as in `Frame`."""
 
     @abstractmethod
     def _release(self) -> None:
@@ -151,8 +167,9 @@ class FileSource(ABC):
     def _read(self) -> None:
         error: BaseException | None = None
         try:
-            for index, time_s, image in self._pictures():
-                if not self._channel.put(Frame(index, time_s, time.monotonic(), image)):
+            for index, time_s, picture in self._pictures():
+                frame = Frame(index, time_s, time.monotonic(), picture.image, picture.grey)
+                if not self._channel.put(frame):
                     break
         except BaseException as raised:  # noqa: BLE001 - raised again in the consumer
             error = raised

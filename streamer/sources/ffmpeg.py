@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import cast
 
 import av
+import cv2
 import numpy as np
 from av.container import InputContainer
 from av.error import ExitError, FFmpegError
@@ -18,7 +19,7 @@ from av.stream import Disposition
 
 from streamer.errors import SourceError
 from streamer.messages import U8
-from streamer.sources.base import check_size
+from streamer.sources.base import Picture, check_size
 
 OPEN_TIMEOUT_S = 10.0
 """For connecting to a URL, and for its first picture."""
@@ -108,29 +109,72 @@ def video_stream(container: InputContainer, name: str) -> av.VideoStream:
     raise SourceError(f"{name} holds no video: is it a video file, and complete?")
 
 
-def upright_bgr(frame: av.VideoFrame, name: str) -> U8:
-    """The frame as (height, width, 3) uint8 BGR, turned as its display matrix says.
+def upright(frame: av.VideoFrame, name: str) -> Picture:
+    """The frame turned as its display matrix says; its colours are made when they are asked for.
 
     Raises:
         SourceError: the frame is larger than is accepted.
     """
     check_size(name, frame.width, frame.height)
-    image = cast(U8, frame.to_ndarray(format="bgr24"))
+    matrix = None
     for item in cast("tuple[SideData, ...]", tuple(frame.side_data)) if len(frame.side_data) else ():
         if item.type == SideDataType.DISPLAYMATRIX:
-            return turned(image, np.frombuffer(bytes(item), np.int32))
-    return image
+            matrix = np.frombuffer(bytes(item), np.int32)
+
+    def image() -> U8:
+        bgr = cast(U8, frame.to_ndarray(format="bgr24"))
+        return bgr if matrix is None else turned(bgr, matrix)
+
+    grey = luma(frame)
+    if grey is None:
+        return Picture.of(image())
+    if matrix is not None:
+        grey = turned(grey, matrix)
+    return Picture(grey.shape[0], grey.shape[1], image, grey)
+
+
+LUMA_FORMATS = ("yuv4", "yuvj4", "yuva4", "nv12", "nv21", "nv16", "gray")
+"""How the names of FFmpeg's pixel formats begin whose first plane is the grey picture."""
+
+FULL_RANGE = 2
+"""FFmpeg's AVCOL_RANGE_JPEG."""
+
+
+def luma(frame: av.VideoFrame) -> U8 | None:
+    """(height, width) uint8 grey, black 0 and white 255: the decoded frame's own luma, not turned.
+
+    None if the frame has none that can be taken as it is. Studio range (ITU-R BT.601 and 709: black 16,
+    white 235, shifted up for more than 8 bits) is stretched; a full-range 8-bit plane is not even copied.
+    """
+    pixels = frame.format
+    bits = pixels.components[0].bits
+    if not pixels.name.startswith(LUMA_FORMATS) or bits > 16 or (bits > 8 and pixels.is_big_endian):
+        return None
+    plane = frame.planes[0]
+    kind = np.uint8 if bits <= 8 else np.uint16
+    flat = np.frombuffer(cast(memoryview, plane), kind)
+    stored = flat.reshape(-1, plane.line_size // flat.itemsize)[: frame.height, : frame.width]
+    # As FFmpeg's own scaler: these formats have no studio range, whatever the frame says.
+    full = frame.color_range == FULL_RANGE or pixels.name.startswith(("yuvj", "gray"))
+    if full and bits == 8:
+        return cast(U8, stored)
+    if full:
+        return cast(U8, cv2.convertScaleAbs(stored, alpha=255 / (2**bits - 1)))
+    step = 2 ** (bits - 8)
+    above_black = cv2.subtract(stored, 16.0 * step)  # pyright: ignore  # saturates at black
+    return cast(U8, cv2.convertScaleAbs(above_black, alpha=255 / (219 * step)))
 
 
 def turned(image: U8, matrix: np.ndarray) -> U8:
     """The image turned and mirrored by a display matrix, to the nearest quarter turn.
 
+    image: (H, W) or (H, W, 3).
     matrix: (9,) int32 as in FFmpeg's libavutil/display.h: (a, b, u, c, d, v, x, y, w) takes pixel
     (p, q) of the stored image to (a p + c q + x, b p + d q + y) on the display.
     """
     a, b, _, c, d = (int(value) for value in matrix[:5])
     if max(abs(b), abs(c)) > max(abs(a), abs(d)):
-        image = image.transpose(1, 0, 2)
+        image = image.swapaxes(0, 1)
         flip_x, flip_y = c < 0, b < 0
     else:
         flip_x, flip_y = a < 0, d < 0

@@ -13,12 +13,13 @@ import numpy as np
 
 from streamer.errors import SourceError
 from streamer.messages import U8
-from streamer.sources.base import FileSource, check_size, silence_opencv
+from streamer.sources.base import FileSource, Picture, check_size, silence_opencv
 
 log = logging.getLogger(__name__)
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp"}
 
+_JPEG = b"\xff\xd8"
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -48,10 +49,10 @@ class ImageFolder(FileSource):
         first = next(self._decoded, None)
         if first is None:
             raise SourceError(f"{folder}: none of its {len(self._files)} images can be read")
-        self._first: tuple[int, float, U8] | None = first
-        self.height, self.width = first[2].shape[:2]
+        self._first: tuple[int, float, Picture] | None = first
+        self.height, self.width = first[2].height, first[2].width
 
-    def _pictures(self) -> Iterator[tuple[int, float, U8]]:
+    def _pictures(self) -> Iterator[tuple[int, float, Picture]]:
         assert self._first is not None
         yield self._first
         self._first = None
@@ -60,26 +61,27 @@ class ImageFolder(FileSource):
     def _release(self) -> None:
         """Nothing stays open between images."""
 
-    def _decode(self) -> Iterator[tuple[int, float, U8]]:
+    def _decode(self) -> Iterator[tuple[int, float, Picture]]:
         origin = previous = self._files[0][0]
-        size_of: tuple[Path, tuple[int, ...]] | None = None
+        size_of: tuple[Path, tuple[int, int]] | None = None
         for number, path in self._files:
             if number > previous + 1:
                 self._drops.add("missing image", number - previous - 1)
             previous = number
-            image = read_image(path)
-            if image is None:
+            picture = read_image(path)
+            if picture is None:
                 self._drops.add("unreadable image")
                 log.warning("%s cannot be read as an image: skipped", path)
                 continue
+            size = (picture.width, picture.height)
             if size_of is None:
-                size_of = (path, image.shape)
-            if image.shape != size_of[1]:
+                size_of = (path, size)
+            if size != size_of[1]:
                 raise SourceError(
                     f"images of one folder must have one size: {size_of[0]} is {_size(size_of[1])}, "
-                    f"{path} is {_size(image.shape)}; crop or scale them alike"
+                    f"{path} is {_size(size)}; crop or scale them alike"
                 )
-            yield number - origin, (number - origin) / self._rate, image
+            yield number - origin, (number - origin) / self._rate, picture
 
 
 def numbered_images(folder: Path) -> list[tuple[int, Path]]:
@@ -113,8 +115,10 @@ def numbered_images(folder: Path) -> list[tuple[int, Path]]:
     return sorted(by_number.items())
 
 
-def read_image(path: Path) -> U8 | None:
-    """(height, width, 3) uint8 BGR, upright as its EXIF orientation says; None if damaged.
+def read_image(path: Path) -> Picture | None:
+    """The picture, upright as its EXIF orientation says; None if damaged.
+
+    A JPEG file holds grey and colour apart: its colours are decoded when they are asked for.
 
     Raises:
         SourceError: the image is larger than is accepted.
@@ -127,8 +131,20 @@ def read_image(path: Path) -> U8 | None:
     if size is None:
         return None
     check_size(str(path), *size)
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    return None if image is None else np.asarray(image, np.uint8)
+    coded = np.frombuffer(data, np.uint8)
+    if not data.startswith(_JPEG):
+        image = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+        return None if image is None else Picture.of(np.asarray(image, np.uint8))
+    grey = cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE)
+    if grey is None:
+        return None
+    grey = np.asarray(grey, np.uint8)
+
+    def colour() -> U8:
+        image = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+        return np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR) if image is None else image, np.uint8)
+
+    return Picture(grey.shape[0], grey.shape[1], colour, grey)
 
 
 def stated_size(data: bytes) -> tuple[int, int] | None:
@@ -137,7 +153,7 @@ def stated_size(data: bytes) -> tuple[int, int] | None:
 
     OpenCV would allocate whatever a header asks for, and libpng would complain on stderr.
     """
-    if data.startswith(b"\xff\xd8"):
+    if data.startswith(_JPEG):
         return _jpeg_size(data)
     if data.startswith(_PNG):
         return _png_size(data)
@@ -177,5 +193,5 @@ def _png_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _size(shape: tuple[int, ...]) -> str:
-    return f"{shape[1]}x{shape[0]}"
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"

@@ -18,7 +18,7 @@ from streamer.channel import Channel, ChannelClosed, Drops, Policy
 from streamer.config import CaptureConfig
 from streamer.errors import SourceError
 from streamer.messages import U8, Frame, Reconnected
-from streamer.sources.base import Message, check_size, join_or_warn
+from streamer.sources.base import Message, Picture, check_size, join_or_warn
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # typing.Self from Python 3.11 on
@@ -58,8 +58,8 @@ class Device(Protocol):
         """
         ...
 
-    def retrieve(self) -> U8 | None:
-        """The picture just grabbed, (height, width, 3) uint8 BGR upright; None if it is damaged."""
+    def retrieve(self) -> Picture | U8 | None:
+        """The picture just grabbed, upright, or (height, width, 3) uint8 BGR; None if it is damaged."""
         ...
 
     def release(self) -> None: ...
@@ -245,7 +245,7 @@ class LiveSource:
         failed_before = False
         while self._runs(reader):
             lost: DeviceLost | None = None
-            image: U8 | None = None
+            image: Picture | U8 | None = None
             if not self._enter_driver(reader, opening=False):
                 return
             try:
@@ -278,18 +278,18 @@ class LiveSource:
                 self._sleep(1 / self.fps if self.fps else FALLBACK_INTERVAL_S)
             failed_before = image is None
 
-    def _count(self, stamp: float, image: U8 | None) -> list[Message]:
+    def _count(self, stamp: float, image: Picture | U8 | None) -> list[Message]:
         """What to pass on after a read at `stamp`. The lock is held."""
         index = self._index
         self._index += 1
         if image is None:
             self._drops.add("read failed")
             return []
-        height, width = image.shape[:2]
-        if (width, height) != (self.width, self.height):
+        picture = image if isinstance(image, Picture) else Picture.of(image)
+        if (picture.width, picture.height) != (self.width, self.height):
             raise SourceError(
-                f"{self.name}: the frame size changed from {self.width}x{self.height} to {width}x{height}: "
-                "start again"
+                f"{self.name}: the frame size changed from {self.width}x{self.height} "
+                f"to {picture.width}x{picture.height}: start again"
             )
         if self._origin is None:
             self._origin = stamp
@@ -303,7 +303,7 @@ class LiveSource:
             log.warning("%s is back after %.1f s", self.name, lost_s)
             messages.append(Reconnected(self._last_time_s, lost_s, outage.attempts, outage.cause))
         self._last_time_s = time_s
-        messages.append(Frame(index, time_s, stamp, image))
+        messages.append(Frame(index, time_s, stamp, picture.image, picture.grey))
         return messages
 
     def _note_loss(self, cause: str) -> None:

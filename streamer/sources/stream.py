@@ -11,9 +11,8 @@ from av.error import FFmpegError
 
 from streamer.config import CaptureConfig
 from streamer.errors import SourceError
-from streamer.messages import U8
-from streamer.sources.base import without_credentials
-from streamer.sources.ffmpeg import OPEN_TIMEOUT_S, open_url, reason, upright_bgr, video_stream
+from streamer.sources.base import Picture, without_credentials
+from streamer.sources.ffmpeg import OPEN_TIMEOUT_S, open_url, reason, upright, video_stream
 from streamer.sources.live import DeviceLost
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "rtp", "tcp")
@@ -41,8 +40,8 @@ class StreamDevice:
         """
         try:
             while clock() < deadline:
-                if self.grab() and (image := self.retrieve()) is not None:
-                    self.height, self.width = image.shape[:2]
+                if self.grab() and (picture := self.retrieve()) is not None:
+                    self.height, self.width = picture.height, picture.width
                     return
         except DeviceLost as error:
             raise SourceError(f"{self._name} gives no picture: {error}") from error
@@ -66,11 +65,11 @@ class StreamDevice:
                 return False
             self._pending = iter([frame for frame in frames if isinstance(frame, av.VideoFrame)])
 
-    def retrieve(self) -> U8 | None:
+    def retrieve(self) -> Picture | None:
         frame, self._frame = self._frame, None
         if frame is None or frame.is_corrupt:
             return None
-        return upright_bgr(frame, self._name)
+        return upright(frame, self._name)
 
     def release(self) -> None:
         self._container.close()

@@ -13,9 +13,8 @@ from av.container import InputContainer
 from av.error import FFmpegError, InvalidDataError
 
 from streamer.errors import SourceError
-from streamer.messages import U8
-from streamer.sources.base import FileSource
-from streamer.sources.ffmpeg import OPEN_TIMEOUT_S, open_file, open_url, reason, upright_bgr, video_stream
+from streamer.sources.base import FileSource, Picture
+from streamer.sources.ffmpeg import OPEN_TIMEOUT_S, open_file, open_url, reason, upright, video_stream
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +60,7 @@ class VideoFile(FileSource):
             self._first = next(self._decoded, None)
             if self._first is None:
                 raise SourceError(f"{name}: not one frame can be decoded; is the file damaged?")
-            self.height, self.width = self._first[2].shape[:2]
+            self.height, self.width = self._first[2].height, self._first[2].width
         except BaseException:
             self._container.close()
             raise
@@ -69,18 +68,17 @@ class VideoFile(FileSource):
     def _release(self) -> None:
         self._container.close()
 
-    def _pictures(self) -> Iterator[tuple[int, float, U8]]:
+    def _pictures(self) -> Iterator[tuple[int, float, Picture]]:
         assert self._first is not None
         yield self._first
         self._first = None
-        for index, time_s, image in self._decoded:
-            height, width = image.shape[:2]
-            if (width, height) != (self.width, self.height):
+        for index, time_s, picture in self._decoded:
+            if (picture.width, picture.height) != (self.width, self.height):
                 raise SourceError(
                     f"{self.name}: the frame size changes from {self.width}x{self.height} "
-                    f"to {width}x{height} at frame {index}: split the file there"
+                    f"to {picture.width}x{picture.height} at frame {index}: split the file there"
                 )
-            yield index, time_s, image
+            yield index, time_s, picture
         if self.repaired:
             log.warning(
                 "%s: %d timestamps were missing or ran backwards; made up at %g frames/s",
@@ -107,8 +105,8 @@ class VideoFile(FileSource):
                 ) from None
         log.warning("%s: the rest of the file is unreadable", self.name)
 
-    def _decode(self) -> Iterator[tuple[int, float, U8]]:
-        """(index, time_s, upright BGR image) of each sound frame."""
+    def _decode(self) -> Iterator[tuple[int, float, Picture]]:
+        """(index, time_s, upright picture) of each sound frame."""
         time_base = self._stream.time_base
         assert time_base is not None
 
@@ -151,7 +149,7 @@ class VideoFile(FileSource):
                 else:
                     time_s, repaired = clock.time(index, None if frame.pts is None else seconds(frame.pts))
                     self.repaired += repaired
-                    yield index, time_s, upright_bgr(frame, self.name)
+                    yield index, time_s, upright(frame, self.name)
                 index += 1
         self._lost(waiting, undecodable)
         missing = self._missing_at_end(end_s)
