@@ -173,6 +173,13 @@ class MotionField:
         bumps[:, 2:4] *= factor
         return MotionField(bumps)
 
+    def uneven(self, asymmetry: float) -> MotionField:
+        """The motion with `asymmetry` (0..1) of it lacking on the person's right; negative, on the left."""
+        bumps = self.bumps.copy()
+        weaker = bumps[:, 0] < 0 if asymmetry > 0 else bumps[:, 0] > 0
+        bumps[weaker, 2:4] *= 1 - abs(asymmetry)
+        return MotionField(bumps)
+
     def adapted(self, nodes: NDArray[np.floating]) -> MotionField:
         """The same motion on a face whose 14 nodes rest at `nodes` (14, 2): each bump moves with the
         nodes near it, by the mean of their offsets from `TEMPLATE_NODES` (Gaussian weights, 0.25 IOD).
