@@ -21,6 +21,7 @@ from streamer import face_crop
 from streamer.config import MotionConfig
 from streamer.face_crop import F64, EyeWatch, face_points, inverse, move, similarity
 from streamer.graph import NODES
+from streamer.kernels.patches import cut_patches, match_patches
 from streamer.kernels.registration import TERMS, fit_head, learn_depth, remove_head
 from streamer.messages import F32, U8, Face, Frame, Motion
 
@@ -52,8 +53,9 @@ class _Reference:
     """The crop that the following frames are matched against.
 
     picture: (H, W) uint8. scale: pixels an IOD. points: (P, 2) float32, crop pixels. points3: (P, 3)
-    face frame, IOD. information: (P, 3). base: (14, 2) displacement of the nodes in this picture since
-    the segment began; turn: (2,) likewise for the head's out-of-plane terms. mean, deviation: grey levels.
+    face frame, IOD. information: (P, 3). patches, gradients, inverse: of `cut_patches`. base: (14, 2)
+    displacement of the nodes in this picture since the segment began; turn: (2,) likewise for the head's
+    out-of-plane terms. mean, deviation: grey levels.
     """
 
     time_s: float
@@ -62,6 +64,9 @@ class _Reference:
     points: F32
     points3: F64
     information: F64
+    patches: F32
+    gradients: F32
+    inverse: F64
     base: F64
     turn: F64
     mean: float
@@ -166,31 +171,29 @@ class MotionMeter:
         reference = self._reference
         assert reference is not None
         c, nodes = self.config, self._nodes
-        window = self._window(reference.scale)
         guess = reference.points + self._flow
         # Without pyramid first: from the last frame's shifts it is but a small step. With it, if that fails.
         for last_try in (False, True):
             picture = face_crop.crop(image, self._pose, reference.scale)
             light = face_crop.quarter_light(picture)
             picture = face_crop.with_statistics(picture, reference.mean, reference.deviation)
-            points, status, error = cv2.calcOpticalFlowPyrLK(
-                reference.picture,
+            points = self._coarse(picture, reference) if last_try else guess
+            error = np.empty(len(points), np.float32)
+            match_patches(
                 picture,
-                reference.points,
-                guess,
-                winSize=(window, window),
-                maxLevel=c.levels if last_try else 0,
-                criteria=(cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, c.iterations, 0.003),
-                flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
+                reference.patches,
+                reference.gradients,
+                reference.inverse,
+                c.iterations,
+                points,
+                error,
             )
-            points = np.asarray(points, np.float32)
-            found = status.ravel() == 1
-            quality = np.clip(1.5 - error.ravel() / (0.5 * reference.deviation), 0.0, 1.0)
-            quality = np.where(found, quality, 0.0).astype(np.float32)
+            found = np.isfinite(error)
+            quality = np.clip(np.float32(1.5) - error / np.float32(0.5 * reference.deviation), 0.0, 1.0)
             shift = (points - reference.points).astype(np.float64) / reference.scale
             weights = np.where(found[nodes:], self._prior, 0.0)
             if weights.sum() < c.least_stable * self._prior.sum():
-                residual, guess = float("inf"), reference.points.copy()
+                residual = float("inf")
                 continue
             residual = fit_head(
                 reference.points3[nodes:],
@@ -208,10 +211,24 @@ class MotionMeter:
             if not last_try and residual < c.lost_residual:
                 # Patches are cut and turned differently by now: crop again where the head has gone.
                 self._pose = self._pose @ self._fitted()
-            guess = reference.points.copy()
         if not residual < c.lost_residual:
             return None
         return _Match(picture, points, shift, residual, quality, light)
+
+    def _coarse(self, picture: U8, reference: _Reference) -> F32:
+        """(P, 2) where the reference's points are in the picture, found from far with an image pyramid."""
+        window = self._window(reference.scale)
+        points, _, _ = cv2.calcOpticalFlowPyrLK(
+            reference.picture,
+            picture,
+            reference.points,
+            reference.points.copy(),
+            winSize=(window, window),
+            maxLevel=self.config.levels,
+            criteria=(cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, self.config.iterations, 0.003),
+            flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
+        )
+        return np.asarray(points, np.float32)
 
     def _fitted(self) -> F64:
         """The similarity part of the fitted head motion, face frame to face frame."""
@@ -310,13 +327,21 @@ class MotionMeter:
         picture = face_crop.crop(frame.grey_or_image, self._pose, scale)
         points = face_crop.crop_points(points3[:, :2], scale)
         mean, deviation = face_crop.grey_statistics(picture)
+        window = self._window(scale)
+        patches = np.empty((len(points), window, window), np.float32)
+        gradients = np.empty((len(points), 2, window, window), np.float32)
+        normal = np.empty((len(points), 3))
+        cut_patches(picture, points, patches, gradients, normal)
         self._reference = _Reference(
             time_s=frame.time_s,
             scale=scale,
             picture=picture,
             points=points,
             points3=np.ascontiguousarray(points3, np.float64),
-            information=self._information(picture, points, self._window(scale)),
+            information=self._information(picture, points, window),
+            patches=patches,
+            gradients=gradients,
+            inverse=normal,
             base=base,
             turn=turn,
             mean=mean,
