@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.kernels.registration import likeness
+from streamer.kernels.pictures import likeness, quarter_means
 from streamer.messages import F32, U8
 
 F64 = NDArray[np.float64]
@@ -31,7 +33,7 @@ def similarity(a: float, b: float, x: float, y: float) -> F64:
 
 def inverse(pose: F64) -> F64:
     """Inverse of a `similarity`, in closed form: it is needed several times a frame."""
-    a, b, x, y = pose[0, 0], pose[1, 0], pose[0, 2], pose[1, 2]
+    (a, _, x), (b, _, y), _ = pose.tolist()
     n = a * a + b * b
     a, b = a / n, -b / n
     return similarity(a, b, b * y - a * x, -b * x - a * y)
@@ -44,7 +46,7 @@ def move(pose: F64, points: NDArray[np.floating]) -> F64:
 
 def size(pose: F64) -> float:
     """The factor by which a similarity enlarges: of a pose, the inter-ocular distance in pixels."""
-    return float(np.hypot(pose[0, 0], pose[1, 0]))
+    return math.hypot(pose.item(0, 0), pose.item(1, 0))
 
 
 def eye_line_pose(landmarks: F32) -> F64:
@@ -86,24 +88,31 @@ def crop(image: U8, pose: F64, scale: float) -> U8:
     image: (H, W, 3) BGR or (H, W) grey uint8. pose: (3, 3) face frame to image.
     """
     width, height = round(CROP_WIDTH * scale), round(CROP_HEIGHT * scale)
-    to_image = pose @ similarity(1 / scale, 0.0, CROP_LEFT, CROP_TOP)
-    corners = move(to_image, np.array([(0, 0), (width, 0), (0, height), (width, height)]))
-    left, top = (max(0, int(v) - 2) for v in corners.min(0))
-    right, bottom = (int(v) + 3 for v in corners.max(0))
-    patch = image[top : max(top, bottom), left : max(left, right)]
-    if patch.shape[0] < 8 or patch.shape[1] < 8:
+    (a, _, x), (b, _, y), _ = pose.tolist()
+    a, b, x, y = a / scale, b / scale, x + a * CROP_LEFT - b * CROP_TOP, y + b * CROP_LEFT + a * CROP_TOP
+    # The part of the image that holds the crop's corners.
+    left = max(0, int(x + min(0.0, a * width) + min(0.0, -b * height)) - 2)
+    top = max(0, int(y + min(0.0, b * width) + min(0.0, a * height)) - 2)
+    right = min(image.shape[1], int(x + max(0.0, a * width) + max(0.0, -b * height)) + 3)
+    bottom = min(image.shape[0], int(y + max(0.0, b * width) + max(0.0, a * height)) + 3)
+    if right - left < 8 or bottom - top < 8:
         return np.zeros((height, width), np.uint8)
-    grey = cv2.cvtColor(patch, cv2.COLOR_BGR2GRAY) if patch.ndim == 3 else patch
-    shift = similarity(1.0, 0.0, -float(left), -float(top))
-    shrink = int(size(pose) / scale + 0.5)
+    shrink = int(math.hypot(a, b) + 0.5)
+    grey = image
+    if image.ndim == 3 or shrink > 1:
+        grey, x, y = image[top:bottom, left:right], x - left, y - top
+    if image.ndim == 3:
+        grey = cv2.cvtColor(grey, cv2.COLOR_BGR2GRAY)
+    to_grey = np.array([[a, -b, x], [b, a, y]])
     if shrink > 1:  # average before sampling, or noise and fine texture alias
         small = (max(1, grey.shape[1] // shrink), max(1, grey.shape[0] // shrink))
         fx, fy = small[0] / grey.shape[1], small[1] / grey.shape[0]
         grey = cv2.resize(grey, small, interpolation=cv2.INTER_AREA)
-        shift = np.array([[fx, 0, (fx - 1) / 2], [0, fy, (fy - 1) / 2], [0, 0, 1]]) @ shift
+        to_grey *= [[fx], [fy]]
+        to_grey[:, 2] += (fx - 1) / 2, (fy - 1) / 2
     warped = cv2.warpAffine(
         grey,
-        (shift @ to_image)[:2],
+        to_grey,
         (width, height),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,
@@ -119,8 +128,9 @@ def grey_statistics(picture: U8) -> tuple[float, float]:
 
 def quarter_light(picture: U8) -> F32:
     """(4,) natural logarithm of the mean grey level of a picture's quarters, row by row."""
-    quarters = cv2.resize(picture, (2, 2), interpolation=cv2.INTER_AREA)
-    return np.log(np.maximum(quarters.ravel(), 1.0)).astype(np.float32)
+    quarters = np.empty(4, np.float32)
+    quarter_means(picture, quarters)
+    return np.log(np.maximum(quarters, np.float32(1.0)))
 
 
 def with_statistics(picture: U8, mean: float, deviation: float) -> U8:
@@ -138,6 +148,7 @@ class EyeWatch:
     """
 
     def __init__(self) -> None:
+        self._known = [False, False]
         self._usual = np.zeros((2, EYE_PATCH[1], EYE_PATCH[0]), np.float32)
         self._widest = np.zeros(2)
 
@@ -153,14 +164,13 @@ class EyeWatch:
             ]
             patch = cv2.resize(box, EYE_PATCH, interpolation=cv2.INTER_AREA)
             usual = self._usual[eye]
-            known = bool(usual.any())
             if landmarks is not None:
                 openness = eye_openness(landmarks, eye)
                 self._widest[eye] = max(openness, 0.98 * self._widest[eye])
                 if openness > 0.75 * self._widest[eye]:
-                    usual += (0.3 if known else 1.0) * (patch - usual)
-                    known = True
-            if known:
+                    usual += (0.3 if self._known[eye] else 1.0) * (patch - usual)
+                    self._known[eye] = True
+            if self._known[eye]:
                 closure[eye] = min(1.0, 1.0 - likeness(patch, usual))
         return closure
 

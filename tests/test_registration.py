@@ -6,7 +6,7 @@ import naive
 import numpy as np
 import pytest
 
-from streamer.kernels.registration import TERMS, fit_head, head_basis, learn_depth, likeness, remove_head
+from streamer.kernels.registration import TERMS, fit_head, head_basis, learn_depth, remove_head
 
 RIDGE = np.array([0, 0, 0, 0, 0.3, 0.3, 0.002, 0.002], np.float64)
 
@@ -106,11 +106,3 @@ def test_a_still_head_teaches_no_depth(face):
     depth = face[:, 2].copy()
     learn_depth(depth, face, np.full((40, 2), 0.02), np.zeros(TERMS), 0.5, 0.05)
     np.testing.assert_array_equal(depth, face[:, 2])
-
-
-def test_likeness_is_the_correlation_coefficient():
-    rng = np.random.default_rng(1)
-    a, b = rng.normal(size=(11, 24)), rng.normal(size=(11, 24))
-    assert likeness(a, b) == pytest.approx(np.corrcoef(a.ravel(), b.ravel())[0, 1])
-    assert likeness(a, 3 * a + 7) == pytest.approx(1.0)
-    assert likeness(a, np.ones((11, 24))) == 0.0

@@ -146,22 +146,3 @@ def learn_depth(
         size = np.sqrt(u * u + v * v)
         cut = limit / size if size > limit else 1.0
         depth[i] += step * cut * (u * tx + v * ty) / (turn2 + 4e-4)
-
-
-@numba.njit(cache=True)
-def likeness(patch: np.ndarray, template: np.ndarray) -> float:
-    """Correlation coefficient (-1..1) of two equally large patches of any number type; 0 if one is flat."""
-    count = patch.size
-    a, b = patch.ravel(), template.ravel()
-    mean_a, mean_b = 0.0, 0.0
-    for i in range(count):
-        mean_a += a[i]
-        mean_b += b[i]
-    mean_a, mean_b = mean_a / count, mean_b / count
-    aa, bb, ab = 0.0, 0.0, 0.0
-    for i in range(count):
-        u, v = a[i] - mean_a, b[i] - mean_b
-        aa += u * u
-        bb += v * v
-        ab += u * v
-    return ab / np.sqrt(aa * bb) if aa > 0.0 and bb > 0.0 else 0.0
