@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.kernels.pictures import likeness, quarter_means
+from streamer.kernels.registration import move_points
 from streamer.messages import F32, U8
 
 F64 = NDArray[np.float64]
@@ -21,6 +22,8 @@ EYE_LIDS = ((159, 145), (386, 374))
 
 CROP_LEFT, CROP_TOP, CROP_WIDTH, CROP_HEIGHT = -1.2, -0.85, 2.4, 2.55
 """The crop in the face frame, IOD."""
+
+_CROP_ORIGIN = np.array([CROP_LEFT, CROP_TOP])
 
 EYE_BOX, EYE_PATCH = (0.24, 0.11), (24, 11)
 """The patch of an eye: half width and half height in IOD, and its size in samples."""
@@ -41,7 +44,9 @@ def inverse(pose: F64) -> F64:
 
 def move(pose: F64, points: NDArray[np.floating]) -> F64:
     """(N, 2) points taken through a similarity."""
-    return points @ pose[:2, :2].T + pose[:2, 2]
+    out = np.empty((len(points), 2))
+    move_points(pose, points, out)
+    return out
 
 
 def size(pose: F64) -> float:
@@ -74,12 +79,12 @@ def in_face_frame(pose: F64, landmarks: F32) -> F64:
 
 def crop_points(points: NDArray[np.floating], scale: float) -> F32:
     """(N, 2) face-frame points (IOD) in crop pixels, at `scale` pixels an IOD."""
-    return ((points - (CROP_LEFT, CROP_TOP)) * scale).astype(np.float32)
+    return ((points - _CROP_ORIGIN) * scale).astype(np.float32)
 
 
 def face_points(points: NDArray[np.floating], scale: float) -> F64:
     """(N, 2) crop pixels in the face frame, IOD: the inverse of `crop_points`."""
-    return points.astype(np.float64) / scale + (CROP_LEFT, CROP_TOP)
+    return points.astype(np.float64) / scale + _CROP_ORIGIN
 
 
 def crop(image: U8, pose: F64, scale: float) -> U8:

@@ -12,6 +12,7 @@ at every change of reference the points are pulled towards the landmark model's 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -95,6 +96,7 @@ class MotionMeter:
         self._nodes = len(NODES)
         self._point_ids = np.concatenate([self._node_ids, *map(np.array, STABLE_POINTS.values())])
         self._prior = np.concatenate([np.full(len(ids), w) for w, ids in STABLE_POINTS.items()])
+        self._prior_sum = float(self._prior.sum())
         self._ridge = np.array([0.0] * 4 + [config.shear_ridge] * 2 + [config.turn_ridge] * 2)
         self._params = np.zeros(TERMS)
         self._segment = -1
@@ -132,11 +134,12 @@ class MotionMeter:
                 return None
         reference = self._reference
         assert reference is not None
-        self._unsure = bool(match.quality[: self._nodes].mean() < self.config.unsure_quality)
+        quality = match.quality[: self._nodes]
+        self._unsure = sum(quality.tolist()) < self.config.unsure_quality * self._nodes
 
         own = np.empty((self._nodes, 2))
         remove_head(reference.points3[: self._nodes], match.shift[: self._nodes], self._params, own)
-        lost = match.quality[: self._nodes] == 0.0
+        lost = quality == 0.0
         own[lost] = self._own[lost]  # a node that is out of sight stays where it was seen last
         self._own = own
         displacement = reference.base + own
@@ -151,7 +154,7 @@ class MotionMeter:
             segment=self._segment,
             nodes=self._rest[self._node_ids, :2].astype(np.float32),
             displacement=displacement.astype(np.float32),
-            quality=match.quality[: self._nodes],
+            quality=quality,
             head=self._head(reference),
             eyes=self._eyes.update(match.picture, reference.scale, None if face is None else face.landmarks),
             residual=match.residual,
@@ -188,11 +191,11 @@ class MotionMeter:
                 points,
                 error,
             )
-            found = np.isfinite(error)
-            quality = np.clip(np.float32(1.5) - error / np.float32(0.5 * reference.deviation), 0.0, 1.0)
+            quality = np.float32(1.5) - error / np.float32(0.5 * reference.deviation)
+            quality = np.minimum(np.maximum(quality, np.float32(0.0)), np.float32(1.0))
             shift = (points - reference.points).astype(np.float64) / reference.scale
-            weights = np.where(found[nodes:], self._prior, 0.0)
-            if weights.sum() < c.least_stable * self._prior.sum():
+            weights = self._prior * np.isfinite(error[nodes:])
+            if np.add.reduce(weights) < c.least_stable * self._prior_sum:
                 residual = float("inf")
                 continue
             residual = fit_head(
@@ -205,8 +208,8 @@ class MotionMeter:
                 weights,
                 self._params,
             )
-            moved = float(np.abs(self._params[:4]).max()) > c.rewarp
-            if not moved and quality[:nodes].min() > c.sure_quality:
+            moved = max(map(abs, self._params[:4].tolist())) > c.rewarp
+            if not moved and min(quality[:nodes].tolist()) > c.sure_quality:
                 break
             if not last_try and residual < c.lost_residual:
                 # Patches are cut and turned differently by now: crop again where the head has gone.
@@ -232,7 +235,7 @@ class MotionMeter:
 
     def _fitted(self) -> F64:
         """The similarity part of the fitted head motion, face frame to face frame."""
-        tx, ty, scale, roll = self._params[:4]
+        tx, ty, scale, roll = self._params[:4].tolist()
         return similarity(1 + scale, roll, tx, ty)
 
     def _settle(self, positions: F64, reference: _Reference) -> F64:
@@ -245,10 +248,9 @@ class MotionMeter:
 
     def _head(self, reference: _Reference) -> F32:
         """(6,) `Motion.head`."""
-        now = inverse(self._start_pose) @ self._pose @ self._fitted()
-        turn = reference.turn + self._params[6:8]
-        roll = np.arctan2(now[1, 0], now[0, 0])
-        return np.array([now[0, 2], now[1, 2], roll, np.log(face_crop.size(now)), *turn], np.float32)
+        (a, _, x), (b, _, y), _ = (inverse(self._start_pose) @ self._pose @ self._fitted()).tolist()
+        yaw, pitch = (reference.turn + self._params[6:8]).tolist()
+        return np.array([x, y, math.atan2(b, a), math.log(math.hypot(a, b)), yaw, pitch], np.float32)
 
     def _learn_depth(self, time_s: float, reference: _Reference, match: _Match) -> None:
         """Correct the points' depth by what the turning head shows."""
@@ -300,8 +302,8 @@ class MotionMeter:
     def _due(self, time_s: float, reference: _Reference) -> bool:
         """Whether the reference is old, or the head is no longer as it was in it."""
         old = time_s - reference.time_s >= self.config.reference_s
-        turned = float(np.abs(self._params[4:]).max()) > self.config.turn_limit
-        resized = abs(np.log(self._crop_scale() / reference.scale)) > self.config.resize_limit
+        turned = max(map(abs, self._params[4:].tolist())) > self.config.turn_limit
+        resized = abs(math.log(self._crop_scale() / reference.scale)) > self.config.resize_limit
         return old or turned or resized
 
     def _renew(self, frame: Frame, positions: F64, displacement: F64, reference: _Reference) -> None:
@@ -353,7 +355,7 @@ class MotionMeter:
     def _crop_scale(self) -> float:
         """Crop pixels an IOD for the face's present size."""
         c = self.config
-        return float(np.clip(face_crop.size(self._pose), c.crop_iod_min_px, c.crop_iod_max_px))
+        return min(max(face_crop.size(self._pose), c.crop_iod_min_px), c.crop_iod_max_px)
 
     def _window(self, scale: float) -> int:
         """Side of the matched patch, crop pixels, odd."""

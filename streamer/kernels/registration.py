@@ -12,6 +12,15 @@ TERMS = 8
 
 
 @numba.njit(cache=True)
+def move_points(pose: np.ndarray, points: np.ndarray, out: np.ndarray) -> None:
+    """out (N, 2) = points (N, 2) taken through an affine map, the first two rows of pose."""
+    for i in range(points.shape[0]):
+        x, y = points[i, 0], points[i, 1]
+        out[i, 0] = pose[0, 0] * x + pose[0, 1] * y + pose[0, 2]
+        out[i, 1] = pose[1, 0] * x + pose[1, 1] * y + pose[1, 2]
+
+
+@numba.njit(cache=True)
 def head_basis(x: float, y: float, z: float, out: np.ndarray) -> None:
     """Fill out (2, 8) with the small-motion model of a rigid head under weak perspective.
 
