@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import tyro
 
 from streamer.bench.pipeline import PipelineConfig, bench_pipeline
+from streamer.bench.spotting import SpottingBenchConfig, bench_spotting
 from streamer.errors import StreamerError
 
-Command = Annotated[PipelineConfig, tyro.conf.subcommand("pipeline")]
+Command: TypeAlias = (
+    Annotated[PipelineConfig, tyro.conf.subcommand("pipeline")]
+    | Annotated[SpottingBenchConfig, tyro.conf.subcommand("spotting")]
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one benchmark; returns the exit code: 0, a `StreamerError`'s own, or 130 after Ctrl-C."""
-    command = tyro.cli(Command, prog="python -m streamer.bench", description=__doc__, args=arguments)
     try:
-        print(bench_pipeline(command), end="")
+        command = tyro.cli(Command, prog="python -m streamer.bench", description=__doc__, args=arguments)
+        run = bench_pipeline if isinstance(command, PipelineConfig) else bench_spotting
+        print(run(command), end="")
     except StreamerError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -7,10 +7,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from streamer.config import TrackingConfig
+from streamer.config import Config, TrackingConfig
+from streamer.errors import SourceError
 from streamer.landmarker_model import find_landmarker
-from streamer.messages import U8
+from streamer.messages import U8, Frame
 from streamer.simulation.render import Portrait
+from streamer.sources import open_source
 from streamer.tracking import MediaPipeTracker
 
 
@@ -36,18 +38,31 @@ IMAGES = {"astronaut": astronaut, "hopper": hopper}
 """Known portraits by name."""
 
 
-def portrait(name: str, landmarker: Path | None = None) -> Portrait:
-    """A portrait with the landmark model's points.
+def first_frame(path: Path) -> U8:
+    """The first picture of a video or of a folder of images, (H, W, 3) BGR.
 
     Raises:
-        KeyError: unknown name. ValueError: the landmark model finds no face in it.
+        SourceError: it cannot be read.
     """
-    image = IMAGES[name]()
+    with open_source(Config(source=str(path))) as source:
+        for message in source.frames():
+            if isinstance(message, Frame):
+                return np.array(message.image)
+    raise SourceError(f"{path} has no picture: check the file")
+
+
+def portrait(name: str | Path, landmarker: Path | None = None) -> Portrait:
+    """A portrait with the landmark model's points: one of `IMAGES`, or the first frame of a video.
+
+    Raises:
+        KeyError: unknown name. SourceError: the video cannot be read, or its first frame shows no face.
+    """
+    image = first_frame(name) if isinstance(name, Path) else IMAGES[name]()
     tracker = MediaPipeTracker(find_landmarker(landmarker), TrackingConfig())
     try:
         faces = tracker.detect(image)
     finally:
         tracker.close()
     if not faces:
-        raise ValueError(f"no face found in the portrait {name!r}")
+        raise SourceError(f"no face found in the portrait {name}: take another clip")
     return Portrait(image, faces[0])

@@ -67,6 +67,114 @@ def match(events: Sequence[Mapping[str, Any]], truth: Sequence[Mapping[str, Any]
     return pairs
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """The micro-expressions that were reported for a clip, held against its truth.
+
+    events, truth: as `match` takes them. pairs: (event, truth) that belong together.
+    duration_s: length of the clip. blinks_s: onsets of blinks of `blink_length_s` each.
+    """
+
+    events: tuple[Mapping[str, Any], ...]
+    truth: tuple[Mapping[str, Any], ...]
+    pairs: tuple[tuple[int, int], ...]
+    duration_s: float = 0.0
+    blinks_s: tuple[float, ...] = ()
+    blink_length_s: float = 0.2
+
+    def errors_ms(self, key: str) -> list[float]:
+        """Absolute errors of "onset", "apex" or "offset" over the found, milliseconds."""
+        return [
+            abs(self.events[e][key]["time_s"] - self.truth[t][key]["time_s"]) * 1e3 for e, t in self.pairs
+        ]
+
+    @property
+    def false_events(self) -> list[Mapping[str, Any]]:
+        """Events that belong to no truth."""
+        matched = {e for e, _ in self.pairs}
+        return [event for e, event in enumerate(self.events) if e not in matched]
+
+    @property
+    def blinks(self) -> int:
+        """False events that overlap a blink by IoU >= 0.3."""
+        return sum(
+            any(iou(interval(event), (start, start + self.blink_length_s)) >= 0.3 for start in self.blinks_s)
+            for event in self.false_events
+        )
+
+
+def compare(
+    events: Sequence[Mapping[str, Any]],
+    truth: Sequence[Mapping[str, Any]],
+    duration_s: float = 0.0,
+    blinks_s: Sequence[float] = (),
+    blink_length_s: float = 0.2,
+) -> Comparison:
+    """Hold the `micro_expression` events among `events` against the truth of a clip."""
+    micro = tuple(event for event in events if event["type"] == "micro_expression")
+    pairs = tuple(match(micro, truth))
+    return Comparison(micro, tuple(truth), pairs, duration_s, tuple(blinks_s), blink_length_s)
+
+
+CLASSES = ("I", "II", "III", "IV", "V")
+"""Classes over which the macro F1 is taken."""
+
+
+def macro_f1(pairs: Sequence[tuple[str, str]]) -> float | None:
+    """Mean F1 over those of `CLASSES` that occur in (true, said) pairs; None where none does."""
+    scores = []
+    for label in CLASSES:
+        hits = sum(true == said == label for true, said in pairs)
+        total = sum(true == label for true, _ in pairs) + sum(said == label for _, said in pairs)
+        if total:
+            scores.append(2 * hits / total)
+    return sum(scores) / len(scores) if scores else None
+
+
+def figures(comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    """Sums and medians over clips, as the benchmark reports them.
+
+    found, missed, false: summed counts; recall, precision, f1 of those sums (None where undefined).
+    onset_ms, apex_ms, offset_ms: median absolute errors over the found.
+    accuracy, macro_f1: of the classes, over the found that have a label; strs: f1 x macro_f1.
+    minutes, false_per_minute; blinks: false events that are blinks.
+    """
+    found = sum(len(c.pairs) for c in comparisons)
+    missed = sum(len(c.truth) for c in comparisons) - found
+    false = sum(len(c.events) for c in comparisons) - found
+    labels = [
+        (c.truth[t]["label"], c.events[e]["label"])
+        for c in comparisons
+        for e, t in c.pairs
+        if c.events[e].get("label") is not None
+    ]
+    minutes = sum(c.duration_s for c in comparisons) / 60
+
+    def middle(key: str) -> float | None:
+        errors = [error for c in comparisons for error in c.errors_ms(key)]
+        return median(errors) if errors else None
+
+    f1 = 2 * found / (2 * found + missed + false) if found + missed + false else None
+    class_f1 = macro_f1(labels)
+    return {
+        "found": found,
+        "missed": missed,
+        "false": false,
+        "recall": found / (found + missed) if found + missed else None,
+        "precision": found / (found + false) if found + false else None,
+        "f1": f1,
+        "onset_ms": middle("onset"),
+        "apex_ms": middle("apex"),
+        "offset_ms": middle("offset"),
+        "accuracy": sum(true == said for true, said in labels) / len(labels) if labels else None,
+        "macro_f1": class_f1,
+        "strs": f1 * class_f1 if f1 is not None and class_f1 is not None else None,
+        "minutes": minutes,
+        "false_per_minute": false / minutes if minutes else None,
+        "blinks": sum(c.blinks for c in comparisons),
+    }
+
+
 def score(
     events: Sequence[Mapping[str, Any]],
     truth: Sequence[Mapping[str, Any]],
@@ -74,28 +182,21 @@ def score(
     blink_length_s: float = 0.2,
 ) -> SpotScore:
     """Score the `micro_expression` events among `events` against the truth of a clip."""
-    micro = [event for event in events if event["type"] == "micro_expression"]
-    pairs = match(micro, truth)
+    compared = compare(events, truth, 0.0, blinks_s, blink_length_s)
 
     def error_ms(key: str) -> float | None:
-        errors = [abs(micro[e][key]["time_s"] - truth[t][key]["time_s"]) * 1e3 for e, t in pairs]
+        errors = compared.errors_ms(key)
         return median(errors) if errors else None
 
-    matched = {e for e, _ in pairs}
-    blinks = sum(
-        any(iou(interval(event), (start, start + blink_length_s)) >= 0.3 for start in blinks_s)
-        for e, event in enumerate(micro)
-        if e not in matched
-    )
     return SpotScore(
-        found=len(pairs),
-        missed=len(truth) - len(pairs),
-        false=len(micro) - len(pairs),
-        right=sum(micro[e]["label"] == truth[t]["label"] for e, t in pairs),
+        found=len(compared.pairs),
+        missed=len(truth) - len(compared.pairs),
+        false=len(compared.false_events),
+        right=sum(compared.events[e]["label"] == truth[t]["label"] for e, t in compared.pairs),
         onset_ms=error_ms("onset"),
         apex_ms=error_ms("apex"),
         offset_ms=error_ms("offset"),
-        blinks=blinks,
+        blinks=compared.blinks,
     )
 
 
