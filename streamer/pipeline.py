@@ -2,8 +2,10 @@
 
     source -> track -> measure motion -> spot -> build graph, classify -> sinks
 
-The source reads ahead in a thread of its own, through a bounded channel; everything after it runs in
-the caller's thread, frame by frame, so a file gives the same events on every run.
+The source reads ahead in a thread of its own, through a bounded channel. Frames of a file are known
+before their turn comes, so the landmark model looks at the next one that will need it in a thread of its
+own, meanwhile. Everything else runs in the caller's thread, frame by frame, and each answer of the
+landmark model is used at the frame it was asked for: a file gives the same events on every run.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 import cv2
@@ -25,6 +28,7 @@ from streamer.graph import warm_up as warm_up_graph
 from streamer.interrupts import Interrupts
 from streamer.landmarker_model import find_landmarker
 from streamer.messages import (
+    F32,
     Event,
     Face,
     FaceFound,
@@ -42,7 +46,7 @@ from streamer.messages import (
 )
 from streamer.motion import MotionMeter
 from streamer.sinks import Sink, StreamStop, close_sinks, open_sinks, send_event, send_frame
-from streamer.sources import Source, open_source
+from streamer.sources import Message, Source, open_source
 from streamer.spotting import Spotter
 from streamer.timing import StageClock
 from streamer.tracking import FaceFollower, MediaPipeTracker, Tracker
@@ -53,8 +57,15 @@ CAPTURES_KEPT = 4096
 """Capture stamps kept, to compute an event's latency from its offset frame."""
 
 
+LOOK_AHEAD = 8
+"""Frames of a file known before their turn: the landmark model takes about as long as these do."""
+
+
 class Recogniser:
     """All stages behind one call a frame, without source and sinks.
+
+    `process` alone is enough. Who knows frames beforehand may `expect` them, which changes nothing but the
+    time it takes, and has to `close` the recogniser before the tracker.
 
     Args:
         config: settings of the stages.
@@ -83,6 +94,9 @@ class Recogniser:
         self._last: Frame | None = None
         self._usual_interval_s = 0.0
         self._first_s = 0.0
+        self._coming: deque[Frame] = deque()
+        self._worker: ThreadPoolExecutor | None = None
+        self._early: tuple[int, Future[tuple[list[F32], float]]] | None = None  # frame, its answer
 
     @property
     def duration_s(self) -> float:
@@ -104,10 +118,11 @@ class Recogniser:
         begun = time.perf_counter()
         events: list[Event] = list(self._gap(frame))
         self._captured.append((frame.index, frame.time_s, frame.captured_s))
+        while self._coming and self._coming[0].index <= frame.index:
+            self._coming.popleft()
         face = None
         if self._anchor_due(frame):
-            with self.clock.stage("track"):
-                face = self._follower.update(frame.index, frame.time_s, self._tracker.detect(frame.image))
+            face = self._follower.update(frame.index, frame.time_s, self._detect(frame))
             self._anchored_s = frame.time_s
             events += self._presence(frame, face)
         motion = None
@@ -120,8 +135,52 @@ class Recogniser:
             events += [self._finish(key_frames) for key_frames in spotted]
         self._last = frame
         self.frames += 1
+        self._start_early()
         self.clock.add("all stages", time.perf_counter() - begun)
         return events, face, motion
+
+    def expect(self, frame: Frame) -> None:
+        """Announce a frame that `process` will be given, in order: its landmarks may be sought already."""
+        if self._worker is None:
+            self._worker = ThreadPoolExecutor(1, "landmarks")
+        self._coming.append(frame)
+        self._start_early()
+
+    def close(self) -> None:
+        """Wait for the landmark model where it is at work. May be called twice."""
+        if self._worker is not None:
+            self._worker.shutdown(cancel_futures=True)
+            self._worker = None
+        self._coming.clear()
+        self._early = None
+
+    def _start_early(self) -> None:
+        """Let the landmark model begin with the next expected frame that will need it, as far as is known."""
+        if self._worker is None or self._early is not None:
+            return
+        for frame in self._coming:
+            if self._anchor_due(frame):
+                self._early = (frame.index, self._worker.submit(self._timed_detect, frame))
+                return
+
+    def _detect(self, frame: Frame) -> list[F32]:
+        """The faces of a frame: the early answer, if that is for this very frame."""
+        early, self._early = self._early, None
+        if early is not None:
+            index, answer = early
+            if index != frame.index and not answer.cancel():
+                answer.exception()  # one tracker serves one thread at a time: wait
+            if index == frame.index:
+                faces, seconds = answer.result()
+                self.clock.add("track", seconds)
+                return faces
+        faces, seconds = self._timed_detect(frame)
+        self.clock.add("track", seconds)
+        return faces
+
+    def _timed_detect(self, frame: Frame) -> tuple[list[F32], float]:
+        begun = time.perf_counter()
+        return self._tracker.detect(frame.image), time.perf_counter() - begun
 
     def _anchor_due(self, frame: Frame) -> bool:
         """Whether the landmark model has to look at this frame."""
@@ -250,6 +309,32 @@ def run(config: Config) -> int:
         close_sinks(sinks)
 
 
+def look_ahead(messages: Iterable[Message], recogniser: Recogniser) -> Iterator[Message]:
+    """The messages of a file, each announced to the recogniser `LOOK_AHEAD` messages before its turn.
+
+    Raises:
+        SourceError: the source's, after what came before it.
+    """
+    waiting: deque[Message] = deque()
+    failure: SourceError | None = None
+    iterator = iter(messages)
+    while True:
+        try:
+            message = next(iterator, None)
+        except SourceError as error:
+            message, failure = None, error
+        if message is None:
+            break
+        if isinstance(message, Frame):
+            recogniser.expect(message)
+        waiting.append(message)
+        if len(waiting) > LOOK_AHEAD:
+            yield waiting.popleft()
+    yield from waiting
+    if failure is not None:
+        raise failure
+
+
 def _stream(config: Config, source: Source, tracker: Tracker, engine: Engine, sinks: list[Sink]) -> int:
     """Frames from the source, events and pictures to the sinks; always ends with `StreamEnded`."""
     recogniser = Recogniser(config, tracker, engine, live=source.live)
@@ -258,7 +343,8 @@ def _stream(config: Config, source: Source, tracker: Tracker, engine: Engine, si
     failure: StreamerError | None = None
     try:
         with Interrupts() as interrupts:
-            for message in interrupts.between(source.frames()):
+            frames = source.frames() if source.live else look_ahead(source.frames(), recogniser)
+            for message in interrupts.between(frames):
                 if isinstance(message, Reconnected):
                     pending = message
                     continue
@@ -281,6 +367,8 @@ def _stream(config: Config, source: Source, tracker: Tracker, engine: Engine, si
         reason, code = "interrupted", 130
     except (SourceError, OutputError) as error:
         reason, failure = str(error), error
+    finally:
+        recogniser.close()
     if recogniser.frames:
         ended = StreamEnded(
             reason=reason,

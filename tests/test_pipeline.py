@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from streamer.messages import (
     StreamGap,
     StreamStarted,
 )
-from streamer.pipeline import Recogniser
+from streamer.pipeline import Recogniser, look_ahead
 from streamer.simulation.facs import TEMPLATE_NODES, motion, profile
 from streamer.sinks import StreamStop
 
@@ -144,6 +145,96 @@ def test_a_slow_source_is_one_gap_and_one_warning(engine, image, caplog):
     events = drive(Recogniser(Config(), tracker, engine), tracker, np.arange(20) / 5, image)
     assert sum(isinstance(event, StreamGap) for event in events) == 1
     assert caplog.text.count("cannot be seen") == 1
+
+
+class NumberedTracker:
+    """Reads the frame's number off its first pixel; answers what the script says for it. Refuses to be
+    asked by two threads at once."""
+
+    def __init__(self, script):
+        self.script = script
+        self.threads: dict[int, str] = {}
+        self._busy = threading.Lock()
+
+    def detect(self, image):
+        assert self._busy.acquire(blocking=False), "two threads at one landmark model"
+        try:
+            number = int(image[0, 0, 0])
+            self.threads[number] = threading.current_thread().name
+            return self.script(number)
+        finally:
+            self._busy.release()
+
+    def close(self):
+        pass
+
+
+def numbered(count, image):
+    """Frames of the picture, with their number in the first pixel."""
+    frames = []
+    for index in range(count):
+        marked = image.copy()
+        marked[0, 0] = index
+        frames.append(Frame(index, index / 30, 0.0, marked))
+    return frames
+
+
+def _comes_and_goes(number):
+    """A face that is missed once, lost, found again, and then moves faster than registration follows."""
+    if number == 20 or 47 <= number < 70:
+        return []
+    return [landmarks(150.0 if number >= 100 else 160.0)]
+
+
+def test_looking_ahead_changes_nothing_but_the_thread(engine, image):
+    frames = numbered(130, image)
+    alone, ahead = NumberedTracker(_comes_and_goes), NumberedTracker(_comes_and_goes)
+    first, second = Recogniser(Config(), alone, engine), Recogniser(Config(), ahead, engine)
+    expected = [first.process(frame) for frame in frames]
+    seen = [second.process(frame) for frame in look_ahead(frames, second) if isinstance(frame, Frame)]
+    second.close()
+    assert [events for events, _, _ in seen] == [events for events, _, _ in expected]
+    assert any(isinstance(event, FaceLost) for events, _, _ in seen for event in events)
+    for (_, face, moved), (_, face_alone, moved_alone) in zip(seen, expected, strict=True):
+        assert (face is None, moved is None) == (face_alone is None, moved_alone is None)
+        if moved is not None and moved_alone is not None:
+            np.testing.assert_array_equal(moved.displacement, moved_alone.displacement)
+    assert alone.threads.keys() <= ahead.threads.keys()
+    early = [number for number, name in ahead.threads.items() if name.startswith("landmarks")]
+    assert len(early) > 0.8 * len(ahead.threads)
+    assert set(alone.threads.values()) == {"MainThread"}
+
+
+def test_what_the_landmark_model_raises_early_is_raised_at_its_frame(engine, image):
+    def script(number):
+        if number == 15:
+            raise ZeroDivisionError("a bug in a landmark model")
+        return [landmarks()]
+
+    recogniser = Recogniser(Config(), NumberedTracker(script), engine)
+    done = 0
+    with pytest.raises(ZeroDivisionError):
+        for frame in look_ahead(numbered(30, image), recogniser):
+            assert isinstance(frame, Frame)
+            recogniser.process(frame)
+            done += 1
+    recogniser.close()
+    assert done == 15
+
+
+def test_a_source_that_fails_is_read_to_its_last_frame(engine, image):
+    def messages():
+        yield from _frames(3, image)
+        raise SourceError("the disk is gone")
+
+    recogniser = Recogniser(Config(), ScriptedTracker(lambda i: []), engine)
+    seen = []
+    with pytest.raises(SourceError, match="disk"):
+        for message in look_ahead(messages(), recogniser):
+            assert isinstance(message, Frame)
+            seen.append(message.index)
+    recogniser.close()
+    assert seen == [0, 1, 2]
 
 
 def _moving(recogniser, monkeypatch, field, onset, apex, offset):

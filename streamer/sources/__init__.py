@@ -16,7 +16,7 @@ from pathlib import Path
 
 from streamer.config import Config
 from streamer.errors import SourceError, UsageError
-from streamer.sources.base import FileSource, Source, without_credentials
+from streamer.sources.base import FileSource, Message, Source, without_credentials
 from streamer.sources.camera import CameraInfo, CameraOpener, list_cameras
 from streamer.sources.images import ImageFolder
 from streamer.sources.live import LiveSource
@@ -28,6 +28,7 @@ __all__ = [
     "FileSource",
     "ImageFolder",
     "LiveSource",
+    "Message",
     "Source",
     "VideoFile",
     "list_cameras",
