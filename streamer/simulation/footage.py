@@ -430,7 +430,7 @@ class Footage:
         moved = np.zeros_like(place)
         _move(place, bumps, self._to_image(frame), moved)
         out = image.copy()
-        _resample(image, _backwards(moved), left, top, KERNEL, out)
+        mesh.sample(image, _sources(moved, left, top), left, top, mesh.KERNEL, out)
         return out
 
 
@@ -532,60 +532,21 @@ def _move(place: F32, bumps: F64, to_image: F64, moved: F32) -> None:
             moved[row, column, 1] = to_image[1, 0] * dx + to_image[1, 1] * dy
 
 
-def _backwards(moved: F32) -> F32:
-    """From the motion of what lies at a pixel to the motion of what arrives there: m'(q) = m(q - m'(q))."""
-    rows, columns = np.indices(moved.shape[:2], np.float32)
-    back = moved
-    for _ in range(3):
-        back = cv2.remap(
-            moved,
-            columns - back[..., 0],
-            rows - back[..., 1],
-            cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-    return np.asarray(back, np.float32)
-
-
-TAPS = 6
-STEPS = 1024
-
-
-def _lanczos() -> F64:
-    """(STEPS + 1, TAPS) weights of the Lanczos kernel of three lobes for each fraction of a pixel, sum 1."""
-    fraction = np.linspace(0, 1, STEPS + 1)[:, None]
-    x = np.arange(TAPS) - (TAPS // 2 - 1) - fraction
-    weights = np.sinc(x) * np.sinc(x / (TAPS // 2)) * (np.abs(x) < TAPS // 2)
-    return weights / weights.sum(1, keepdims=True)
-
-
-KERNEL = _lanczos()
-"""OpenCV's own interpolation rounds places to 1/32 pixel, which is a tenth of the smallest expressions."""
-
 STILL_PX = 1e-3
 """What moves less keeps its decoded pixels."""
 
 
-@numba.njit(cache=True)
-def _resample(image: U8, back: F32, left: int, top: int, kernel: F64, out: U8) -> None:
-    """Fill out (H, W, 3) where `back` (h, w, 2), pixels, at (left, top), moves something; edges repeat."""
-    height, width, channels = image.shape
-    for row in range(back.shape[0]):
-        for column in range(back.shape[1]):
-            bx, by = back[row, column, 0], back[row, column, 1]
-            if abs(bx) < STILL_PX and abs(by) < STILL_PX:
-                continue
-            x, y = left + column - bx, top + row - by
-            x0, y0 = math.floor(x), math.floor(y)
-            wx = kernel[int((x - x0) * STEPS + 0.5)]
-            wy = kernel[int((y - y0) * STEPS + 0.5)]
-            for channel in range(channels):
-                total = 0.0
-                for j in range(TAPS):
-                    source = min(height - 1, max(0, int(y0) + j - (TAPS // 2 - 1)))
-                    line = 0.0
-                    for i in range(TAPS):
-                        at = min(width - 1, max(0, int(x0) + i - (TAPS // 2 - 1)))
-                        line += wx[i] * image[source, at, channel]
-                    total += wy[j] * line
-                out[top + row, left + column, channel] = np.uint8(min(255.0, max(0.0, np.rint(total))))
+def _sources(moved: F32, left: int, top: int) -> F32:
+    """(H, W, 2) where in the picture each pixel comes from; NaN where it stays.
+
+    moved: (H, W, 2), pixels, how far what lies at a pixel goes; what arrives at q has moved by m'(q), with
+    m'(q) = m(q - m'(q)). left, top: the first pixel.
+    """
+    rows, columns = np.indices(moved.shape[:2], np.float32)
+    back = moved
+    for _ in range(3):
+        x, y = columns - back[..., 0], rows - back[..., 1]
+        back = np.asarray(cv2.remap(moved, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
+    sources = np.stack([columns + left, rows + top], 2) - back
+    sources[np.abs(back).max(2) < STILL_PX] = np.nan
+    return sources.astype(np.float32)
