@@ -22,7 +22,7 @@ from streamer import face_crop
 from streamer.config import MotionConfig
 from streamer.face_crop import F64, EyeWatch, face_points, inverse, move, similarity
 from streamer.graph import NODES
-from streamer.kernels.patches import cut_patches, match_patches
+from streamer.kernels.patches import cut_patches, match_patches, structure
 from streamer.kernels.registration import TERMS, fit_head, learn_depth, remove_head
 from streamer.messages import F32, U8, Face, Frame, Motion
 
@@ -368,12 +368,9 @@ class MotionMeter:
         The median trace is 1. A strong edge measures better than a faint one, but past some contrast it
         is the head model that errs, not the match: no patch outweighs the others much.
         """
-        smooth = cv2.GaussianBlur(picture, (0, 0), 1.0).astype(np.float32)
-        gx, gy = cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)
-        column = np.clip(np.rint(points[:, 0]).astype(int), 0, picture.shape[1] - 1)
-        row = np.clip(np.rint(points[:, 1]).astype(int), 0, picture.shape[0] - 1)
-        sums = [cv2.boxFilter(p, -1, (window, window))[row, column] for p in (gx * gx, gx * gy, gy * gy)]
-        information = np.stack(sums, 1).astype(np.float64)
+        smooth = np.asarray(cv2.GaussianBlur(picture, (0, 0), 1.0), np.uint8)
+        information = np.empty((len(points), 3))
+        structure(smooth, points, window, information)
         trace = information[:, 0] + information[:, 2]
         typical = max(float(np.median(trace)), 1e-6)
         return information / np.maximum(typical, trace / INFORMATION_LIMIT)[:, None]

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from streamer.kernels.patches import cut_patches, match_patches
+from streamer.kernels.patches import cut_patches, match_patches, structure
 
 SIDE = 19
 POINTS = np.array([(x, y) for y in (30.2, 61.7, 90.0) for x in (28.5, 60.0, 92.3)], np.float32)
@@ -76,3 +76,22 @@ def test_an_edge_is_no_patch():
     stripe = np.full((120, 120), 40, np.uint8)
     stripe[:, 60:] = 200  # moves along itself unseen
     assert np.isinf(match(stripe, stripe, np.array([(60.0, 60.0)], np.float32))[1]).all()
+
+
+def test_structure_is_that_of_opencv():
+    picture = texture()
+    inside = np.array([(30.4, 40.6), (60.0, 59.6), (88.5, 91.2)], np.float32)
+    out = np.empty((3, 3))
+    structure(picture, inside, SIDE, out)
+    gx, gy = cv2.Sobel(picture, cv2.CV_32F, 1, 0), cv2.Sobel(picture, cv2.CV_32F, 0, 1)
+    at = np.rint(inside).astype(int)
+    for k, product in enumerate((gx * gx, gx * gy, gy * gy)):
+        expected = cv2.boxFilter(product, -1, (SIDE, SIDE))[at[:, 1], at[:, 0]]
+        np.testing.assert_allclose(out[:, k], expected, rtol=1e-4)
+
+
+def test_structure_at_and_beyond_the_edge_is_finite():
+    out = np.empty((3, 3))
+    structure(texture(), np.array([(0, 0), (119, 60), (-50, 300)], np.float32), SIDE, out)
+    assert np.isfinite(out).all()
+    assert (out[:2, [0, 2]] > 0).all()

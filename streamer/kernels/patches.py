@@ -92,6 +92,40 @@ def cut_patches(
 
 
 @numba.njit(cache=True, nogil=True)
+def structure(picture: np.ndarray, points: np.ndarray, side: int, out: np.ndarray) -> None:
+    """Structure tensor of the patch around each point: how well it can be matched, in each direction.
+
+    Förstner and Gülch 1987, "A fast operator for detection and precise location of distinct points".
+
+    Args:
+        picture: (H, W) uint8, smoothed.
+        points: (P, 2) float32 centres, pixels; the nearest pixel is taken, and the nearest in the picture.
+        side: of the patch, pixels, odd; what of it lies outside the picture is left out.
+        out: (P, 3) float64 out: means over the patch of gx gx, gx gy, gy gy (Sobel derivatives).
+    """
+    height, width = picture.shape
+    half = side // 2
+    for i in range(points.shape[0]):
+        column = min(max(round(points[i, 0]), 0), width - 1)
+        row = min(max(round(points[i, 1]), 0), height - 1)
+        top, bottom = max(1, row - half), min(height - 1, row + half + 1)
+        left, right = max(1, column - half), min(width - 1, column + half + 1)
+        xx, xy, yy = np.int64(0), np.int64(0), np.int64(0)
+        for r in range(top, bottom):
+            above, here, below = picture[r - 1], picture[r], picture[r + 1]
+            for c in range(left, right):
+                corners = np.int32(below[c + 1]) - np.int32(above[c - 1])
+                across = np.int32(above[c + 1]) - np.int32(below[c - 1])
+                gx = corners + across + 2 * (np.int32(here[c + 1]) - np.int32(here[c - 1]))
+                gy = corners - across + 2 * (np.int32(below[c]) - np.int32(above[c]))
+                xx += gx * gx
+                xy += gx * gy
+                yy += gy * gy
+        count = max(1, (bottom - top) * (right - left))
+        out[i, 0], out[i, 1], out[i, 2] = xx / count, xy / count, yy / count
+
+
+@numba.njit(cache=True, nogil=True)
 def match_patches(
     picture: np.ndarray,
     patches: np.ndarray,
