@@ -277,7 +277,10 @@ def warm_up(config: Config, engine: Engine) -> None:
     landmarks = rng.uniform(80, 240, (478, 3)).astype(np.float32)
     landmarks[[33, 133], :2], landmarks[[362, 263], :2] = (130, 100), (190, 100)
     meter, spotter = MotionMeter(config.motion), Spotter(config.spotting)
-    motion = meter.update(Frame(0, 0.0, 0.0, image), Face(0, 0.0, landmarks))
+    motion = None
+    for index, time_s in enumerate((0.0, 0.03, config.motion.reference_s + 0.1)):  # the last: a new reference
+        face = None if index == 1 else Face(index, time_s, landmarks)
+        motion = meter.update(Frame(index, time_s, 0.0, image), face)
     if motion is None:
         raise RuntimeError("the warm-up face was not measured")
     for index in range(75):

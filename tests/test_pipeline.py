@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from media import picture, write_clip
+from numba.core.dispatcher import Dispatcher
 from standin import write_engine
 
 from streamer import pipeline
@@ -21,6 +22,9 @@ from streamer.config import Config
 from streamer.engine import load_engine
 from streamer.errors import OutputError, SourceError
 from streamer.interrupts import Interrupts
+from streamer.kernels import patches as kernels_of_patches
+from streamer.kernels import pictures as kernels_of_pictures
+from streamer.kernels import registration as kernels_of_registration
 from streamer.messages import (
     FaceFound,
     FaceLost,
@@ -466,3 +470,17 @@ def test_the_base_install_compiles_every_kernel(tmp_path):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_nothing_is_compiled_once_the_stream_runs(engine, image):
+    pipeline.warm_up(Config(), engine)
+    kernels = [
+        (name, kernel)
+        for module in (kernels_of_patches, kernels_of_pictures, kernels_of_registration)
+        for name, kernel in vars(module).items()
+        if isinstance(kernel, Dispatcher)
+    ]
+    compiled = {name: len(kernel.signatures) for name, kernel in kernels}
+    tracker = ScriptedTracker(lambda i: [landmarks()])
+    drive(Recogniser(Config(), tracker, engine), tracker, np.arange(40) / 30, image)
+    assert {name: len(kernel.signatures) for name, kernel in kernels} == compiled
