@@ -21,8 +21,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one benchmark; returns the exit code: 0, a `StreamerError`'s own, or 130 after Ctrl-C."""
     try:
         command = tyro.cli(Command, prog="python -m streamer.bench", description=__doc__, args=arguments)
-        run = bench_pipeline if isinstance(command, PipelineConfig) else bench_spotting
-        print(run(command), end="")
+        if isinstance(command, PipelineConfig):
+            print(bench_pipeline(command), end="")
+        else:
+            print(bench_spotting(command), end="")
     except StreamerError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import inspect
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -21,12 +22,15 @@ from typing import Any, Literal, TypeAlias
 
 import av
 import numpy as np
+from av.error import FFmpegError
 
 import streamer
+from streamer import face_crop
 from streamer.errors import OutputError, SourceError
 from streamer.messages import U8
+from streamer.simulation.footage import Footage
 from streamer.simulation.portraits import IMAGES, portrait
-from streamer.simulation.render import TABLES, Clip, Injection, Portrait, Renderer
+from streamer.simulation.render import Clip, Injection, Portrait, Renderer
 
 ROOT = Path(streamer.__file__).parent
 
@@ -58,7 +62,6 @@ class FootageClip:
     path: str
     sha256: str
     injections: tuple[Injection, ...]
-    table: str
     seed: int
     encoding: Encoding
 
@@ -82,16 +85,16 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def code_digest(sources: Iterable[Path]) -> str:
-    """Hash of what Python files do: comments, docstrings and layout do not count."""
+def code_digest(sources: Iterable[str]) -> str:
+    """Hash of what Python sources do: comments, docstrings and layout do not count."""
     digest = hashlib.sha256()
-    for path in sorted(sources):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+    for source in sources:
+        tree = ast.parse(source)
         for node in ast.walk(tree):
             body = getattr(node, "body", None)
             if isinstance(body, list):
                 node.body = [part for part in body if not _is_text(part)]  # type: ignore[attr-defined]
-        digest.update(f"{path.name}\n{ast.dump(tree)}\n".encode())
+        digest.update(f"{ast.dump(tree)}\n".encode())
     return digest.hexdigest()
 
 
@@ -103,11 +106,18 @@ def _is_text(node: ast.AST) -> bool:
     )
 
 
-_PICTURES = ("face_crop.py", "simulation/facs.py", "simulation/render.py", "simulation/portraits.py")
+_PICTURES = ("simulation/facs.py", "simulation/render.py", "simulation/portraits.py")
 _FOOTAGE = ("simulation/footage.py", "simulation/mesh.py", "tracking.py")
 _HELD_OUT = ("simulation/held_out.py",)
 # Taken when this is imported, so that a clip is filed under the code that made it.
-_CODE = {name: code_digest([ROOT / name]) for name in (*_PICTURES, *_FOOTAGE, *_HELD_OUT)}
+_CODE = {
+    name: code_digest([(ROOT / name).read_text(encoding="utf-8")])
+    for name in (*_PICTURES, *_FOOTAGE, *_HELD_OUT)
+}
+_FACE_FRAME = code_digest(
+    inspect.getsource(function)
+    for function in (face_crop.eye_line_pose, face_crop.in_face_frame, face_crop.move, face_crop.inverse)
+)
 
 
 def _simulation_code(description: Description) -> list[str]:
@@ -120,7 +130,7 @@ def _simulation_code(description: Description) -> list[str]:
         injections = description.clip.injections
     if any((i.table, i.course) != ("tuning", "cosine") for i in injections):
         names += _HELD_OUT
-    return [_CODE[name] for name in names]
+    return [_FACE_FRAME, *(_CODE[name] for name in names)]
 
 
 def clip_key(description: Description) -> str:
@@ -141,9 +151,7 @@ def _portrait(name: str, landmarker: Path | None) -> Portrait:
 
 
 @lru_cache(maxsize=2)
-def _footage(path: Path, landmarker: Path | None) -> Any:
-    from streamer.simulation.footage import Footage
-
+def _footage(path: Path, landmarker: Path | None) -> Footage:
     return Footage.open(path, landmarker)
 
 
@@ -173,8 +181,7 @@ def make_clip(description: Description, cache: Path, landmarker: Path | None = N
         rate = clip.fps
     else:
         footage = _footage(Path(description.path), landmarker)
-        table = TABLES[description.table]
-        frames = footage.inject(description.injections, table=table, seed=description.seed)
+        frames = footage.inject(description.injections, seed=description.seed)
         truth = {
             "expressions": footage.truth(description.injections),
             "blinks": [],
@@ -195,6 +202,7 @@ def encode(
     count, first_s, last_s, height, width = 0, 0.0, 0.0, 0, 0
     with av.open(str(out), "w", format="mp4") as container:
         stream = container.add_stream(encoding.codec, rate=Fraction(fps).limit_denominator(1001))
+        assert isinstance(stream, av.VideoStream)
         stream.time_base = Fraction(1, 90000)
         if encoding.codec == "libx264":
             stream.pix_fmt = "yuv420p"
@@ -214,6 +222,21 @@ def encode(
             count, last_s = count + 1, time_s
         container.mux(stream.encode(None))
     return {"duration_s": last_s - first_s, "frames": count, "width": width, "height": height}
+
+
+def video_duration_s(path: Path) -> float:
+    """How long a video says it is, seconds.
+
+    Raises:
+        SourceError: it is no video, or does not say.
+    """
+    try:
+        with av.open(str(path)) as container:
+            if container.duration and container.streams.video:
+                return container.duration / av.time_base
+    except (FFmpegError, OSError) as error:
+        raise SourceError(f"{path} is no video that can be read ({error.strerror}): leave it out") from error
+    raise SourceError(f"{path} does not say how long it is: convert it to mp4")
 
 
 @contextmanager

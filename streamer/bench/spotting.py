@@ -21,42 +21,37 @@ import logging
 import multiprocessing
 import multiprocessing.connection
 import os
+import shlex
 import signal
 import threading
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
-import numpy as np
-from tqdm import tqdm
-
 from streamer.bench import report
-from streamer.bench.clips import (
-    ROOT,
-    Description,
-    Encoding,
-    RenderedClip,
-    code_digest,
-    file_digest,
-    make_clip,
-    read_json,
-    write_json,
-)
+from streamer.bench.clips import ROOT, FootageClip, code_digest, file_digest, make_clip, read_json, write_json
+from streamer.bench.pipeline import machine
+from streamer.bench.plan import AXES, FOOTAGE, Job, Scope, plan
 from streamer.config import Config
 from streamer.engine import Engine, load_engine
-from streamer.errors import StreamerError, UsageError
+from streamer.errors import SourceError, StreamerError, UsageError
 from streamer.events import to_dict
-from streamer.fetching import cache_folder
+from streamer.fetching import FetchError, cache_folder
 from streamer.landmarker_model import find_landmarker
 from streamer.messages import U8, Frame
 from streamer.pipeline import Recogniser, warm_up
-from streamer.simulation.expressions import ExpressionStyle, draw_blinks, draw_sequence
-from streamer.simulation.render import Clip
-from streamer.simulation.scoring import Comparison, compare, figures
+from streamer.simulation.footage import fetch_ravdess
+from streamer.simulation.scoring import (
+    Comparison,
+    compare,
+    figures,
+    reliability,
+    slow_figures,
+    tradeoff,
+)
 from streamer.sources import open_source
 from streamer.tracking import MediaPipeTracker
 
@@ -64,82 +59,10 @@ log = logging.getLogger(__name__)
 
 PACKAGES = ("av", "mediapipe", "numba", "numpy", "onnxruntime", "opencv-contrib-python")
 
-STYLES: dict[str, ExpressionStyle] = {"tuning": ExpressionStyle()}
-"""How each set's expressions are drawn."""
-
-PORTRAITS: dict[str, tuple[str, ...]] = {"tuning": ("astronaut", "hopper")}
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """Under what a point of an axis is filmed: one thing differs from the base.
-
-    peak: displacement of the most moved node at the apex, IOD; 0 injects nothing. iod_px: pixels between
-    the eyes, None draws 80 to 150 for each clip. noise ... talking: see `Clip`.
-    """
-
-    peak: float = 0.01
-    iod_px: float | None = None
-    fps: float = 30.0
-    noise: float = 2.0
-    blur: float = 0.0
-    codec: Literal["libx264", "mjpeg"] = "libx264"
-    quality: int = 20
-    flicker: float = 0.0
-    banding: float = 0.0
-    yaw: float = 4.0
-    pitch: float = 3.0
-    rate: float = 1.0
-    talking: float = 0.0
-    length_s: tuple[float, float] = (0.2, 0.5)
-
-
-BASE = Conditions()
-
-
-@dataclass(frozen=True)
-class Point:
-    """One point of an axis: what it is called, where it lies on the axis, and its conditions."""
-
-    name: str
-    value: float
-    conditions: Conditions
-
-
-@dataclass(frozen=True)
-class Axis:
-    """What is varied. quick: names of the points of the quick scale. kind: what is counted.
-
-    seconds, clips: of the quick and of the full scale.
-    """
-
-    title: str
-    unit: str
-    points: tuple[Point, ...]
-    quick: tuple[str, ...]
-    kind: Literal["micro", "slow", "uninjected"] = "micro"
-    seconds: tuple[float, float] = (16.0, 30.0)
-    clips: tuple[int, int] = (2, 2)
-
-
-def _points(name: str, values: Sequence[float], scale: float = 1.0, **others: Any) -> tuple[Point, ...]:
-    """The base with the condition `name` at each of `values`, times `scale`."""
-    return tuple(
-        Point(f"{value:g}", value, replace(BASE, **{name: round(value * scale, 9)}, **others))
-        for value in values
-    )
-
-
-AXES: dict[str, Axis] = {
-    "displacement": Axis(
-        "peak displacement",
-        "% of the inter-ocular distance",
-        _points("peak", (0.25, 0.5, 0.75, 1, 1.5, 2, 3), 0.01),
-        quick=("0.5", "1", "2"),
-        seconds=(30.0, 30.0),
-        clips=(2, 4),
-    ),
-}
+OURS = "streamer"
+"""The recogniser's name among the detectors."""
+WIDE = "streamer, all candidates"
+"""The recogniser with its sensitivity at its most: what its confidence is judged by."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +70,7 @@ class SpottingBenchConfig:
     """Measure spotting and naming on simulated expressions."""
 
     scale: Literal["quick", "full"] = "quick"
-    """quick: some minutes, few expressions a point. full: what docs/benchmarks shows."""
+    """quick: some minutes, few expressions a point. full: every point, for docs/benchmarks."""
     axes: tuple[str, ...] = ()
     """Only these axes, by name; none means all."""
     source: tuple[Path, ...] = ()
@@ -155,7 +78,7 @@ class SpottingBenchConfig:
     sets: Literal["tuning", "held-out", "all"] = "all"
     """Faces, footage and action units: those that tuning may look at, those it may not, or both."""
     peers: bool = True
-    """Run other detectors on the same frames."""
+    """Run other detectors on the same frames (axes: displacement, slow, uninjected, real)."""
     cache: Path | None = None
     """Where clips and results are kept (default: in the user's cache folder)."""
     workers: int = 2
@@ -167,105 +90,7 @@ class SpottingBenchConfig:
     out: Path | None = None
     """Write the figures here as JSON, and beside it the report (.md) and plots (.png)."""
     seed: int = 0
-    """Seed of all that is drawn."""
-
-    def __post_init__(self) -> None:
-        unknown = [name for name in self.axes if name not in AXES]
-        if unknown:
-            raise UsageError(f"--axes: {', '.join(unknown)} is unknown; known: {', '.join(AXES)}")
-        if self.workers < 1:
-            raise UsageError(f"--workers is {self.workers}; must be at least 1")
-
-
-@dataclass(frozen=True)
-class Job:
-    """One clip of one point, and who is to be run on it."""
-
-    axis: str
-    point: str
-    value: float
-    set_name: str
-    number: int
-    description: Description
-    peers: bool
-
-    @property
-    def cost(self) -> float:
-        """Frames: what the time left is reckoned with."""
-        if isinstance(self.description, RenderedClip):
-            clip = self.description.clip
-            return clip.duration_s * clip.fps * (1 + 1.5 * self.peers)
-        return 100.0 * (3 + 1.5 * self.peers)
-
-
-def rendered(
-    conditions: Conditions, portrait: str, style: ExpressionStyle, seconds: float, seed: Sequence[int]
-) -> RenderedClip:
-    """A clip of `seconds` of a still face; equal arguments describe equal clips.
-
-    Motion, blinks, times and kinds of the expressions depend on the seed alone, so that the points of an axis
-    differ in their conditions and in nothing else.
-    """
-    rng = np.random.default_rng(list(seed))
-    iod_px = float(rng.uniform(80, 150))
-    blinks = draw_blinks(rng, seconds)
-    injections = ()
-    if conditions.peak:
-        style = replace(style, length_s=conditions.length_s)
-        apart_s = (2.5, 4.0) if conditions.length_s[1] <= 0.5 else (4.5, 6.0)
-        injections = draw_sequence(rng, seconds, conditions.peak, style, apart_s)
-    iod_px = round(conditions.iod_px or iod_px, 1)
-    grow = max(1.0, iod_px / 150.0)  # a larger face in a larger picture, so that all of it is seen
-    clip = Clip(
-        fps=conditions.fps,
-        duration_s=seconds,
-        width=round(640 * grow / 2) * 2,
-        height=round(480 * grow / 2) * 2,
-        iod_px=iod_px,
-        sway_yaw=conditions.yaw,
-        sway_pitch=conditions.pitch,
-        sway_rate=conditions.rate,
-        noise=conditions.noise,
-        blur=conditions.blur,
-        flicker=conditions.flicker,
-        banding=conditions.banding,
-        blinks_s=blinks,
-        talking=conditions.talking,
-        talk_s=(round(seconds / 3, 3), round(seconds * 2 / 3, 3)),
-        injections=injections,
-        seed=int(rng.integers(2**31)),
-    )
-    return RenderedClip(portrait, clip, Encoding(conditions.codec, conditions.quality))
-
-
-def plan(config: SpottingBenchConfig) -> list[Job]:
-    """Every clip of the run."""
-    full = config.scale == "full"
-    jobs: list[Job] = []
-    for name, axis in AXES.items():
-        if config.axes and name not in config.axes:
-            continue
-        for set_name in ("tuning", "held-out"):
-            if config.sets not in ("all", set_name) or set_name not in STYLES:
-                continue
-            for point in axis.points:
-                if not full and point.name not in axis.quick:
-                    continue
-                for number in range(axis.clips[full]):
-                    seed = (config.seed, zlib.crc32(f"{set_name} {name}".encode()), number)
-                    faces = PORTRAITS[set_name]
-                    clip = rendered(
-                        point.conditions,
-                        faces[number % len(faces)],
-                        STYLES[set_name],
-                        axis.seconds[full],
-                        seed,
-                    )
-                    jobs.append(Job(name, point.name, point.value, set_name, number, clip, config.peers))
-    return jobs
-
-
-# --- Running -------------------------------------------------------------------------------------------
+    """Seed of all that is drawn, 0 or more."""
 
 
 @dataclass(frozen=True)
@@ -287,6 +112,13 @@ def recognise(path: Path, config: Config, tracker: MediaPipeTracker, engine: Eng
             if isinstance(message, Frame):
                 events += [to_dict(event) for event in recogniser.process(message)[0]]
     return events
+
+
+def all_candidates(config: Config) -> Config | None:
+    """The settings at which every candidate is reported, with its confidence; None without such a setting."""
+    if not hasattr(config.spotting, "sensitivity"):
+        return None
+    return replace(config, spotting=replace(config.spotting, sensitivity=1.0))
 
 
 def frames_of(path: Path) -> Iterator[tuple[float, U8]]:
@@ -312,23 +144,32 @@ class _Worker:
         """The clip's truth, and the events of each detector by its name."""
         if self.stale:
             raise UsageError("the program was changed while the benchmark started: start it again")
-        path = make_clip(job.description, self.setup.cache, self.setup.landmarker)
+        try:
+            path = make_clip(job.description, self.setup.cache, self.setup.landmarker)
+        except (SourceError, UsageError) as error:
+            if not isinstance(job.description, FootageClip):
+                raise
+            return {"left_out": str(error)}  # a clip that cannot be used does not end the whole run
         result = {"truth": read_json(path.with_suffix(".json")), "events": {}}
-        result["events"]["streamer"] = self._kept(path, "streamer", lambda: self._ours(path))
+        result["events"][OURS] = self._kept(path, OURS, lambda: self._ours(path, Config()))
+        wide = all_candidates(Config())
+        if wide is not None and job.axis in ("displacement", "uninjected", "real", "real-uninjected"):
+            result["events"][WIDE] = self._kept(path, "wide", lambda: self._ours(path, wide))
         if job.peers:
             result["events"] |= self._kept(path, "peers", lambda: self._peers(path))
         return result
 
-    def _kept(self, path: Path, name: str, make: Any) -> Any:
-        kept = path.with_name(f"{path.stem}.{name}.{self.setup.digests[name][:16]}.json")
+    def _kept(self, path: Path, name: str, make: Callable[[], Any]) -> Any:
+        digest = self.setup.digests["peers" if name == "peers" else OURS]
+        kept = path.with_name(f"{path.stem}.{name}.{digest[:16]}.json")
         value = read_json(kept)
         if value is None:
             value = make()
             write_json(kept, value)
         return value
 
-    def _ours(self, path: Path) -> list[dict[str, Any]]:
-        return recognise(path, Config(), self.tracker, self.engine)
+    def _ours(self, path: Path, config: Config) -> list[dict[str, Any]]:
+        return recognise(path, config, self.tracker, self.engine)
 
     def _peers(self, path: Path) -> dict[str, list[dict[str, Any]]]:
         from streamer.bench.peers import run_peers
@@ -375,18 +216,21 @@ def _work(job: Job) -> dict[str, Any]:
 def digests(engine: str, landmarker: Path, peers: bool) -> dict[str, str]:
     """Hash of everything that determines a detector's events: code, models, settings, libraries."""
     apart = ("bench", "simulation")
-    live = [path for path in ROOT.rglob("*.py") if path.relative_to(ROOT).parts[0] not in apart]
+    live = [path for path in sorted(ROOT.rglob("*.py")) if path.relative_to(ROOT).parts[0] not in apart]
     loaded = load_engine(engine, "cpu")
     try:
         model = repr(loaded.manifest)  # it holds the hash of each of the engine's files
     finally:
         loaded.close()
-    versions = [version(name) for name in PACKAGES]
-    common = [file_digest(landmarker), *versions]
-    parts = {"streamer": [code_digest(live), model, repr(Config()), *common]}
+    common = [file_digest(landmarker), *(version(name) for name in PACKAGES)]
+    parts = {OURS: [_code(live), model, repr(Config()), *common]}
     if peers:
-        parts["peers"] = [code_digest([ROOT / "bench" / "peers.py"]), *common]
+        parts["peers"] = [_code([ROOT / "bench" / "peers.py"]), *common]
     return {name: hashlib.sha256(json.dumps(part).encode()).hexdigest() for name, part in parts.items()}
+
+
+def _code(paths: Sequence[Path]) -> str:
+    return code_digest(path.read_text(encoding="utf-8") for path in paths)
 
 
 def run_jobs(jobs: Sequence[Job], setup: Setup, workers: int) -> list[dict[str, Any]]:
@@ -395,6 +239,10 @@ def run_jobs(jobs: Sequence[Job], setup: Setup, workers: int) -> list[dict[str, 
     Raises:
         StreamerError: a clip could not be made or a detector could not run.
     """
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        raise StreamerError(f"{error.name} is missing: pip install -e '.[bench]'") from error
     results: list[dict[str, Any]] = [{} for _ in jobs]
     executor = concurrent.futures.ProcessPoolExecutor(
         workers, multiprocessing.get_context("spawn"), _start, (setup,)
@@ -422,51 +270,193 @@ def run_jobs(jobs: Sequence[Job], setup: Setup, workers: int) -> list[dict[str, 
     return results
 
 
-def results_by_point(jobs: Sequence[Job], results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+# --- Figures -------------------------------------------------------------------------------------------
+
+
+def compared(result: dict[str, Any], name: str) -> Comparison:
+    """One detector's events of one clip against the clip's truth."""
+    truth = result["truth"]
+    return compare(
+        result["events"][name],
+        truth["expressions"],
+        truth["duration_s"],
+        truth["blinks"],
+        truth["blink_length_s"],
+    )
+
+
+def rows_of(jobs: Sequence[Job], results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Figures of each detector at each point of each axis and set, in the order of the jobs."""
     groups: dict[tuple[str, str, str], list[int]] = {}
     for k, job in enumerate(jobs):
-        groups.setdefault((job.axis, job.set_name, job.point), []).append(k)
+        if "left_out" not in results[k]:
+            groups.setdefault((job.axis, job.set_name, job.point), []).append(k)
     rows = []
     for (axis, set_name, point), members in groups.items():
-        detectors: dict[str, list[Comparison]] = {}
-        for k in members:
-            truth = results[k]["truth"]
-            for name, events in results[k]["events"].items():
-                comparison = compare(
-                    events,
-                    truth["expressions"],
-                    truth["duration_s"],
-                    truth["blinks"],
-                    truth["blink_length_s"],
-                )
-                detectors.setdefault(name, []).append(comparison)
-        rows.append(
-            {
-                "axis": axis,
-                "set": set_name,
-                "point": point,
-                "value": jobs[members[0]].value,
-                "clips": len(members),
-                "detectors": {name: figures(comparisons) for name, comparisons in detectors.items()},
-            }
-        )
+        job, clips = jobs[members[0]], [results[k] for k in members]
+        row: dict[str, Any] = {
+            "axis": axis,
+            "set": set_name,
+            "point": point,
+            "value": job.value,
+            "kind": job.kind,
+            "clips": len(members),
+            "detectors": {},
+        }
+        for name in clips[0]["events"]:
+            if name == WIDE:
+                continue
+            comparisons = [compared(clip, name) for clip in clips]
+            if job.kind == "slow":
+                truths = [clip["truth"]["expressions"] for clip in clips]
+                row["detectors"][name] = slow_figures([clip["events"][name] for clip in clips], truths)
+                continue
+            row["detectors"][name] = figures(comparisons)
+            activities = sorted({activity for clip in clips for activity in clip["truth"]["activity"]})
+            if activities and any(clip["truth"]["activity"][a] for clip in clips for a in activities):
+                row["detectors"][name]["during"] = {
+                    activity: figures(
+                        [
+                            comparison.within(clip["truth"]["activity"][activity])
+                            for comparison, clip in zip(comparisons, clips, strict=True)
+                        ]
+                    )
+                    for activity in activities
+                }
+        rows.append(row)
     return rows
 
 
+def confidence_of(jobs: Sequence[Job], results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """How far the confidence of events is to be believed, and what a least confidence trades, by set; empty
+    where events carry none."""
+    figures_by_set: dict[str, Any] = {}
+    for set_name in dict.fromkeys(job.set_name for job in jobs):
+        chosen = [
+            (job, compared(result, WIDE))
+            for job, result in zip(jobs, results, strict=True)
+            if job.set_name == set_name and WIDE in result.get("events", {})
+        ]
+        agreed = reliability([comparison for _, comparison in chosen])
+        if agreed is None:
+            continue
+        curves = {}
+        for kind, injected_axis, quiet_axis in (
+            ("portraits", "displacement", "uninjected"),
+            ("real", "real", "real-uninjected"),
+        ):
+            quiet = [comparison for job, comparison in chosen if job.axis == quiet_axis]
+            points = dict.fromkeys(job.point for job, _ in chosen if job.axis == injected_axis)
+            for point in points:
+                moved = [c for job, c in chosen if (job.axis, job.point) == (injected_axis, point)]
+                if rows := tradeoff(moved, quiet):
+                    curves[f"{kind}, {point} %"] = rows
+        figures_by_set[set_name] = {"bins": agreed.bins, "error": agreed.error, "tradeoff": curves}
+    return figures_by_set
+
+
+# --- The command ---------------------------------------------------------------------------------------
+
+
+def footage_of(config: SpottingBenchConfig) -> dict[str, list[Path]]:
+    """The clips of each set. Without the fetched ones the benchmark goes on, and says so."""
+    by_set: dict[str, list[Path]] = {}
+    if config.source:
+        by_set["own"] = own_clips(config.source)
+    try:
+        fetched = {path.name: path for path in fetch_ravdess()}
+    except StreamerError as error:
+        log.warning("without the fetched real footage: %s", error)
+        return by_set
+    return by_set | {name: [fetched[clip] for clip in clips] for name, clips in FOOTAGE.items()}
+
+
+VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg")
+
+
+def own_clips(paths: Sequence[Path]) -> list[Path]:
+    """The clips that the user names, and those in folders that the user names.
+
+    Raises:
+        UsageError: a path does not exist, or a folder holds no video.
+    """
+    clips: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found = sorted(clip for clip in path.iterdir() if clip.suffix.lower() in VIDEO_SUFFIXES)
+            if not found:
+                raise UsageError(f"--source {path} holds no video ({', '.join(VIDEO_SUFFIXES)})")
+            clips += found
+        elif path.is_file():
+            clips.append(path)
+        else:
+            raise UsageError(f"--source {path} does not exist: check the path")
+    return clips
+
+
+def command_of(config: SpottingBenchConfig) -> str:
+    """The command as anyone would type it: without what depends on this machine."""
+    words = ["python", "-m", "streamer.bench", "spotting", "--scale", config.scale]
+    words += ["--axes", *config.axes] if config.axes else []
+    words += ["--sets", config.sets] if config.sets != "all" else []
+    words += [] if config.peers else ["--no-peers"]
+    words += ["--seed", str(config.seed)] if config.seed else []
+    words += ["--source", *(path.name for path in config.source)] if config.source else []
+    return shlex.join(words)
+
+
 def bench_spotting(config: SpottingBenchConfig) -> str:
-    """Measure, write the files of `config.out`; returns the report as Markdown."""
+    """Measure, write the files of `config.out`; returns the report as Markdown.
+
+    Raises:
+        UsageError: a flag makes no sense. StreamerError: something cannot be had or made.
+    """
+    if config.workers < 1:
+        raise UsageError(f"--workers is {config.workers}: give 1 or more")
+    if config.seed < 0:
+        raise UsageError(f"--seed is {config.seed}: give 0 or more")
+    footage = footage_of(config)
+    jobs = plan(
+        Scope(
+            scale=config.scale,
+            axes=config.axes,
+            sets=(*(("tuning", "held-out") if config.sets == "all" else (config.sets,)), "own"),
+            footage=footage,
+            peers=config.peers,
+            seed=config.seed,
+        )
+    )
+    if not jobs:
+        raise UsageError("nothing to measure: other --axes or --sets, or connect once for the footage")
     landmarker = find_landmarker(config.landmarker)
-    cache = config.cache or cache_folder() / "spotting"
-    jobs = plan(config)
+    try:
+        cache = config.cache or cache_folder() / "spotting"
+    except FetchError as error:
+        raise UsageError(f"no folder for the clips ({error}): name one with --cache") from error
     setup = Setup(cache, config.engine, landmarker, digests(config.engine, landmarker, config.peers))
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         results = run_jobs(jobs, setup, config.workers)
     finally:
         signal.signal(signal.SIGTERM, previous)
-    rows = results_by_point(jobs, results)
-    return report.tables(rows)
+    return report.write(assemble(config, jobs, results, setup), config.out)
+
+
+def assemble(
+    config: SpottingBenchConfig, jobs: Sequence[Job], results: Sequence[dict[str, Any]], setup: Setup
+) -> dict[str, Any]:
+    """All figures of a run, and what they were measured on."""
+    return {
+        "simulated": True,
+        "machine": machine(),
+        "command": command_of(config),
+        "engine": config.engine,
+        "code": setup.digests[OURS][:12],
+        "axes": {name: {"title": axis.title, "unit": axis.unit} for name, axis in AXES.items()},
+        "left_out": sorted({result["left_out"] for result in results if "left_out" in result}),
+        "rows": rows_of(jobs, results),
+        "confidence": confidence_of(jobs, results),
+    }
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -19,7 +19,7 @@ class SpotScore:
     found, missed, false: true positives, false negatives, false positives of micro-expressions.
     right: how many of the found have the right class.
     apex_ms, onset_ms, offset_ms: median absolute errors over the found, None if there are none.
-    blinks: events with IoU >= 0.3 with a blink and no truth.
+    blinks: events with IoU > 0.3 with a blink and no truth.
     """
 
     found: int
@@ -95,12 +95,36 @@ class Comparison:
         return [event for e, event in enumerate(self.events) if e not in matched]
 
     @property
-    def blinks(self) -> int:
-        """False events that overlap a blink by IoU >= 0.3."""
-        return sum(
-            any(iou(interval(event), (start, start + self.blink_length_s)) >= 0.3 for start in self.blinks_s)
-            for event in self.false_events
+    def in_blinks(self) -> tuple[int, int]:
+        """Of the truth, how many overlap a blink, and how many of those were found."""
+        during = {t for t, true in enumerate(self.truth) if self._blinking(interval(true), 0.0)}
+        return len(during), sum(t in during for _, t in self.pairs)
+
+    def within(self, intervals: Sequence[tuple[float, float]]) -> Comparison:
+        """What of it has its apex in one of these intervals (s); an event goes with its truth."""
+
+        def inside(event: Mapping[str, Any]) -> bool:
+            return any(start <= event["apex"]["time_s"] <= end for start, end in intervals)
+
+        of = dict(self.pairs)
+        truth = [t for t, true in enumerate(self.truth) if inside(true)]
+        events = [e for e, event in enumerate(self.events) if (of[e] in truth if e in of else inside(event))]
+        return Comparison(
+            tuple(self.events[e] for e in events),
+            tuple(self.truth[t] for t in truth),
+            tuple((events.index(e), truth.index(t)) for e, t in self.pairs if t in truth),
+            sum(max(0.0, min(end, self.duration_s) - start) for start, end in intervals),
+            self.blinks_s,
+            self.blink_length_s,
         )
+
+    def _blinking(self, span: tuple[float, float], least: float) -> bool:
+        return any(iou(span, (start, start + self.blink_length_s)) > least for start in self.blinks_s)
+
+    @property
+    def blinks(self) -> int:
+        """False events that overlap a blink by IoU > 0.3."""
+        return sum(self._blinking(interval(event), 0.3) for event in self.false_events)
 
 
 def compare(
@@ -137,7 +161,9 @@ def figures(comparisons: Sequence[Comparison]) -> dict[str, Any]:
     found, missed, false: summed counts; recall, precision, f1 of those sums (None where undefined).
     onset_ms, apex_ms, offset_ms: median absolute errors over the found.
     accuracy, macro_f1: of the classes, over the found that have a label; strs: f1 x macro_f1.
-    minutes, false_per_minute; blinks: false events that are blinks.
+    minutes, false_per_minute; blinks: false events that are blinks; in_blinks, found_in_blinks: how much of
+    the truth overlaps a blink, and how much of that was found.
+    confusion: counts by true and said class.
     """
     found = sum(len(c.pairs) for c in comparisons)
     missed = sum(len(c.truth) for c in comparisons) - found
@@ -156,6 +182,10 @@ def figures(comparisons: Sequence[Comparison]) -> dict[str, Any]:
 
     f1 = 2 * found / (2 * found + missed + false) if found + missed + false else None
     class_f1 = macro_f1(labels)
+    confusion: dict[str, dict[str, int]] = {}
+    for true, said in labels:
+        row = confusion.setdefault(true, {})
+        row[said] = row.get(said, 0) + 1
     return {
         "found": found,
         "missed": missed,
@@ -172,6 +202,9 @@ def figures(comparisons: Sequence[Comparison]) -> dict[str, Any]:
         "minutes": minutes,
         "false_per_minute": false / minutes if minutes else None,
         "blinks": sum(c.blinks for c in comparisons),
+        "in_blinks": sum(c.in_blinks[0] for c in comparisons),
+        "confusion": confusion,
+        "found_in_blinks": sum(c.in_blinks[1] for c in comparisons),
     }
 
 
@@ -203,3 +236,75 @@ def score(
 def read_events(path: Path) -> list[dict[str, Any]]:
     """The events of a JSON Lines file."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def slow_figures(
+    events: Sequence[Sequence[Mapping[str, Any]]], truths: Sequence[Sequence[Mapping[str, Any]]]
+) -> dict[str, int]:
+    """What became of slow expressions, by clip: how many there were, how many a `macro_expression` event
+    found (IoU >= 0.5), and how many `micro_expression` events lie over one."""
+    counts = {"slow": 0, "as_macro": 0, "as_micro": 0}
+    for said, truth in zip(events, truths, strict=True):
+        macro = [event for event in said if event["type"] == "macro_expression"]
+        micro = [event for event in said if event["type"] == "micro_expression"]
+        counts["slow"] += len(truth)
+        counts["as_macro"] += len(match(macro, truth))
+        counts["as_micro"] += sum(
+            any(iou(interval(event), interval(true)) > 0 for true in truth) for event in micro
+        )
+    return counts
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Whether a confidence is what it says.
+
+    bins: of ten equally wide ones: (events, mean confidence, share that is true); the means are None where
+        there is no event. error: expected calibration error (Naeini et al. 2015): the mean distance of the
+        two, weighted by events; None without events.
+    """
+
+    bins: tuple[tuple[int, float | None, float | None], ...]
+    error: float | None
+
+
+def reliability(comparisons: Sequence[Comparison], count: int = 10) -> Reliability | None:
+    """How far the events' confidence agrees with how often they are true; None where they carry none."""
+    rows = [
+        (float(event["confidence"]), e in {a for a, _ in c.pairs})
+        for c in comparisons
+        for e, event in enumerate(c.events)
+        if event.get("confidence") is not None
+    ]
+    if not rows:
+        return None
+    bins = []
+    for k in range(count):
+        inside = [row for row in rows if min(count - 1, int(row[0] * count)) == k]
+        said, true = (sum(row[i] for row in inside) / len(inside) if inside else None for i in (0, 1))
+        bins.append((len(inside), said, true))
+    error = sum(n * abs(said - true) for n, said, true in bins if said is not None) / len(rows)
+    return Reliability(tuple(bins), error)
+
+
+def tradeoff(
+    injected: Sequence[Comparison], uninjected: Sequence[Comparison]
+) -> list[tuple[float, float, float]]:
+    """(least confidence, recall, false events a minute) as the least confidence goes up: recall over the
+    injected clips, false events over the uninjected ones."""
+    minutes = sum(c.duration_s for c in uninjected) / 60
+    total = sum(len(c.truth) for c in injected)
+    if not minutes or not total:
+        return []
+    rows = []
+    for step in range(0, 100, 2):
+        least = step / 100
+
+        def kept(c: Comparison, least: float = least) -> Comparison:
+            events = [event for event in c.events if event.get("confidence", 1.0) >= least]
+            return compare(events, c.truth, c.duration_s)
+
+        recall = sum(len(kept(c).pairs) for c in injected) / total
+        false = sum(len(kept(c).events) for c in uninjected) / minutes
+        rows.append((least, recall, false))
+    return rows
