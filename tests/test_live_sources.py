@@ -155,6 +155,16 @@ def test_late_consumer_gets_the_newest_frames_and_the_others_are_counted():
     assert source.drops == {"buffer full": 16}
 
 
+@pytest.mark.parametrize(("fps", "kept"), [(30.0, 4), (200.0, 20), (90_000.0, 24), (None, 4)])
+def test_buffer_of_a_fast_camera_holds_a_tenth_of_a_second(fps, kept):
+    clock = FakeClock()
+    device = ScriptedDevice(clock, ["ok"] * 60)
+    device.fps = fps
+    source = LiveSource(ScriptedOpener(clock, device), CaptureConfig(), clock=clock, sleep=clock.sleep)
+    assert len(frames_of(until_lost(read_out(source))[0])) == kept
+    assert source.drops == {"buffer full": 60 - kept}
+
+
 def test_reconnected_is_never_dropped():
     source, _ = scripted(["ok"] * 10, ["ok"] * 10, buffer_frames=4)
     received, _ = until_lost(read_out(source))

@@ -8,6 +8,7 @@ is thrown away.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +35,10 @@ OPEN_STALL_S = 15.0
 
 FALLBACK_INTERVAL_S = 1 / 30
 """Pause between failing reads of a device that states no frame rate."""
+
+HICCUP_S, FASTEST_FPS = 0.1, 240.0
+"""The buffer holds so much time at least, of a source up to that rate (what some streams state is no frame
+rate at all): the landmark model takes as long as several frames of a fast camera, which catch up after."""
 
 TICK_S = 1e-6
 """Least step between two frames' times, where the monotonic clock is coarse (Windows: 15.6 ms)."""
@@ -128,8 +133,9 @@ class LiveSource:
         self._closing = threading.Event()
         self._sleep = sleep if sleep is not None else self._closing.wait
         self._drops = Drops()
+        self._device: Device | None = opener.open()
         self._channel: Channel[Message] = Channel(
-            capture.buffer_frames,
+            max(capture.buffer_frames, math.ceil(HICCUP_S * min(self._device.fps or 0.0, FASTEST_FPS))),
             Policy.DROP_OLDEST,
             droppable=lambda message: isinstance(message, Frame),
             drops=self._drops,
@@ -141,7 +147,6 @@ class LiveSource:
         self._origin: float | None = None  # clock at the first frame
         self._last_time_s = 0.0
         self._outage: _Outage | None = None
-        self._device: Device | None = opener.open()
         try:
             self.width, self.height = self._device.width, self._device.height
             self.fps = self._device.fps
