@@ -15,7 +15,6 @@ from streamer.bench.peers import (
     BLOCKS,
     FACE_BOX,
     PIXELS,
-    SETTINGS,
     FerPeer,
     FlowPeer,
     PeerEvent,
@@ -35,7 +34,7 @@ from streamer.simulation.portraits import astronaut
 from streamer.simulation.render import Clip, Injection, Portrait, Renderer
 from streamer.tracking import MediaPipeTracker
 
-PLAIN = Settings(half_s=0.2, tau=0.2, floor=0.0, edge=0.5)
+PLAIN = Settings(half_s=0.2, tau=0.2, floor=0.0, length_s=0.4)
 TIMES = np.arange(0, 4, 1 / 30)
 
 
@@ -46,23 +45,25 @@ def _triangle(times: ArrayLike, at_s: float, half_s: float) -> np.ndarray:
 # --- From a feature's course to events -----------------------------------------------------------------
 
 
-def test_a_peak_ends_where_it_has_fallen_to_its_share():
+def test_an_event_lies_around_its_peak_and_within_the_clip():
     [(onset, apex, offset)] = pick(TIMES, 0.01 * _triangle(TIMES, 2.0, 0.3), PLAIN)
-    assert (onset, apex, offset) == pytest.approx((1.85, 2.0, 2.15), abs=1e-6)
+    assert (onset, apex, offset) == pytest.approx((1.8, 2.0, 2.2), abs=1e-6)
+    [(onset, apex, _)] = pick(TIMES, 0.01 * _triangle(TIMES, 0.1, 0.3), PLAIN)
+    assert (onset, apex) == pytest.approx((0.0, 0.1), abs=1e-6)
 
 
 def test_threshold_lies_between_mean_and_maximum_and_above_the_floor():
     curve = _triangle(TIMES, 1.0, 0.2) + 0.4 * _triangle(TIMES, 2.0, 0.2)
     assert len(pick(TIMES, curve, PLAIN)) == 2
-    assert len(pick(TIMES, curve, Settings(0.2, 0.5, 0.0, 0.5))) == 1
-    assert len(pick(TIMES, curve, Settings(0.2, 0.2, 0.6, 0.5))) == 1
-    assert pick(TIMES, curve, Settings(0.2, 0.2, 1.1, 0.5)) == []
+    assert len(pick(TIMES, curve, Settings(0.2, 0.5, 0.0, 0.4))) == 1
+    assert len(pick(TIMES, curve, Settings(0.2, 0.2, 0.6, 0.4))) == 1
+    assert pick(TIMES, curve, Settings(0.2, 0.2, 1.1, 0.4)) == []
 
 
-def test_of_two_close_peaks_the_higher_stays_and_long_ones_are_left_out():
-    close = np.maximum(_triangle(TIMES, 1.0, 0.05), 0.8 * _triangle(TIMES, 1.1, 0.05))
-    assert [apex for _, apex, _ in pick(TIMES, close, PLAIN)] == pytest.approx([1.0])
-    assert pick(TIMES, _triangle(TIMES, 2.0, 0.6), PLAIN) == []
+def test_of_two_close_peaks_the_higher_stays_and_order_is_that_of_time():
+    peaks = ((0.8, 1.0), (1.0, 1.2), (0.9, 0.5))
+    curve = np.sum([height * _triangle(TIMES, at_s, 0.05) for height, at_s in peaks], axis=0)
+    assert [apex for _, apex, _ in pick(TIMES, curve, PLAIN)] == pytest.approx([0.5, 1.2])
 
 
 @pytest.mark.parametrize("curve", [np.zeros(120), np.ones(120), np.zeros(2), np.zeros(0)])
@@ -164,7 +165,7 @@ def test_flow_peer_finds_a_patch_that_moves_and_returns(fps):
     texture = np.clip((texture - texture.mean()) * 6 + 128, 0, 255)
     rows, columns = np.indices(texture.shape, np.float32)
     near_mouth = np.exp(-((columns - 125) ** 2 + (rows - 183) ** 2) / (2 * 14**2)).astype(np.float32)
-    peer = FlowPeer(_StillFace(), Settings(0.2, 0.4, 0.0, 0.5))  # type: ignore[arg-type]
+    peer = FlowPeer(_StillFace(), Settings(0.2, 0.4, 0.0, 0.4))  # type: ignore[arg-type]
     most = 0
     for time_s in np.arange(0, 1.2, 1 / fps):
         shift = 3.0 * np.float32(_triangle(time_s, 0.6, 0.15))
@@ -196,7 +197,7 @@ class _Scores:
 
 @pytest.mark.parametrize(("emotion", "most", "label"), [(3, 0.9, "I"), (4, 0.9, "V"), (3, 0.3, None)])
 def test_fer_peer_names_the_emotion_at_the_apex(emotion, most, label):
-    peer = FerPeer(_Scores(emotion, most), SETTINGS["fer"])  # type: ignore[arg-type]
+    peer = FerPeer(_Scores(emotion, most), PLAIN)  # type: ignore[arg-type]
     for time_s in TIMES:
         peer.add(float(time_s), np.zeros((4, 4, 3), np.uint8))
     [event] = peer.events()
