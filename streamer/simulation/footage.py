@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +33,7 @@ from streamer.graph import NODES
 from streamer.landmarker_model import find_landmarker
 from streamer.messages import F32, U8, Frame
 from streamer.simulation import mesh
-from streamer.simulation.facs import ActionUnit, MotionField, displace, draw_field
+from streamer.simulation.facs import MotionField, displace
 from streamer.simulation.render import Injection
 from streamer.sources import open_source
 from streamer.tracking import FaceFollower, MediaPipeTracker
@@ -289,14 +289,11 @@ class Footage:
         """From the first frame to the end of the last, seconds."""
         return float(self.times[-1]) + 1 / self.fps
 
-    def inject(
-        self, injections: Sequence[Injection], table: Mapping[str, ActionUnit] | None = None, seed: int = 0
-    ) -> Iterator[tuple[float, U8]]:
+    def inject(self, injections: Sequence[Injection], seed: int = 0) -> Iterator[tuple[float, U8]]:
         """The footage with expressions: (time_s, image (H, W, 3) uint8 BGR) of each frame.
 
         Args:
             injections: what to inject. Their peak is reached on the frontal face: a turned head shows less.
-            table: what the action units do; by default what each injection says.
             seed: of the variation between people.
 
         Raises:
@@ -304,7 +301,7 @@ class Footage:
             SourceError: the footage cannot be read again, or has changed.
         """
         self._check(injections)
-        fields = self._fields(injections, table, seed)
+        fields = self._fields(injections, seed)
         return self._injected(injections, fields)
 
     def _injected(
@@ -319,15 +316,9 @@ class Footage:
         if count != len(self.times):
             raise SourceError(f"{self.path} has changed since it was opened: open it again")
 
-    def displacement(
-        self,
-        injections: Sequence[Injection],
-        time_s: float,
-        table: Mapping[str, ActionUnit] | None = None,
-        seed: int = 0,
-    ) -> F64:
+    def displacement(self, injections: Sequence[Injection], time_s: float, seed: int = 0) -> F64:
         """(14, 2) displacement of the nodes by the injections at a time: frontal face, face frame, IOD."""
-        return MotionField(_bumps(injections, self._fields(injections, table, seed), time_s)).at(self.nodes)
+        return MotionField(_bumps(injections, self._fields(injections, seed), time_s)).at(self.nodes)
 
     def image_displacement(self, displacement: F64, frame: int) -> F64:
         """A displacement (..., 2) of the frontal face as the picture of one frame shows it, pixels."""
@@ -395,19 +386,9 @@ class Footage:
                     f"{self.path} has no face all the time from {i.onset_s:g} to {i.offset_s:g} s"
                 )
 
-    def _fields(
-        self, injections: Sequence[Injection], table: Mapping[str, ActionUnit] | None, seed: int
-    ) -> list[MotionField]:
+    def _fields(self, injections: Sequence[Injection], seed: int) -> list[MotionField]:
         rng = np.random.default_rng(seed)
-        if table is None:
-            return [i.field(self.nodes, rng) for i in injections]
-        return [
-            draw_field(i.action_units, rng, i.variation, table)
-            .uneven(i.asymmetry)
-            .adapted(self.nodes)
-            .with_peak(self.nodes, i.peak)
-            for i in injections
-        ]
+        return [i.field(self.nodes, rng) for i in injections]
 
     def _to_image(self, frame: int) -> F64:
         """(2, 2): a displacement within the frontal face, IOD, to pixels of a frame."""
