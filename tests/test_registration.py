@@ -6,7 +6,7 @@ import naive
 import numpy as np
 import pytest
 
-from streamer.kernels.registration import TERMS, fit_head, head_basis, learn_depth, remove_head
+from streamer.kernels.registration import TERMS, fit_head, head_basis, learn_depth, pool_nodes, remove_head
 
 RIDGE = np.array([0, 0, 0, 0, 0.3, 0.3, 0.002, 0.002], np.float64)
 
@@ -106,3 +106,38 @@ def test_a_still_head_teaches_no_depth(face):
     depth = face[:, 2].copy()
     learn_depth(depth, face, np.full((40, 2), 0.02), np.zeros(TERMS), 0.5, 0.05)
     np.testing.assert_array_equal(depth, face[:, 2])
+
+
+def _pool(face, shift, quality, params=None, out=None):
+    """4 nodes with 3 neighbours each: rows 0-3 and 28-39 of `face`."""
+    roots = np.random.default_rng(3).normal(size=(40, 2, 2))
+    tensors = roots @ roots.transpose(0, 2, 1)
+    information = np.stack([tensors[:, 0, 0], tensors[:, 0, 1], tensors[:, 1, 1]], 1)
+    out = np.full((4, 2), 9.0) if out is None else out
+    pool_nodes(face, shift, information, quality, 28, np.zeros(TERMS) if params is None else params, out)
+    return out, tensors
+
+
+def test_pooled_nodes_are_the_least_squares_of_their_patches(face):
+    rng = np.random.default_rng(4)
+    shift, quality = rng.normal(0, 0.01, (40, 2)), rng.uniform(0.2, 1, 40)
+    out, tensors = _pool(face, shift, quality)
+    for node in range(4):
+        rows = [node, *range(28 + 3 * node, 31 + 3 * node)]
+        weights = quality[rows, None, None] * tensors[rows]
+        right = np.einsum("kij,kj->i", weights, shift[rows])
+        np.testing.assert_allclose(out[node], np.linalg.solve(weights.sum(0), right), atol=1e-12)
+
+
+def test_pooled_nodes_are_free_of_the_head(face):
+    params = np.array([0.02, -0.01, 0.01, 0.015, 0.0, 0.0, 0.04, -0.03])
+    out, _ = _pool(face, naive.head_rows(face) @ params, np.ones(40), params)
+    np.testing.assert_allclose(out, 0, atol=1e-12)
+
+
+def test_a_node_without_a_match_stays(face):
+    quality = np.ones(40)
+    quality[[1, 31, 32, 33]] = 0.0
+    out, _ = _pool(face, np.full((40, 2), 0.01), quality)
+    np.testing.assert_allclose(out[1], 9.0)
+    np.testing.assert_allclose(out[0], 0.01)

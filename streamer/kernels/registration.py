@@ -126,6 +126,48 @@ def remove_head(points: np.ndarray, displacement: np.ndarray, params: np.ndarray
 
 
 @numba.njit(cache=True)
+def pool_nodes(
+    points: np.ndarray,
+    shift: np.ndarray,
+    information: np.ndarray,
+    quality: np.ndarray,
+    pool: int,
+    params: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Displacement of each node, the head's motion removed, from the node's own patch and its neighbours'.
+
+    Least squares with the patches' image information: sum(W) out = sum(W d), W = quality x information.
+    A patch on an edge says little along the edge, and its neighbours fill that in. A node none of whose
+    patches matches is left as it is in `out`.
+
+    Args:
+        points: (P, 3): nodes first, the nodes' neighbours from row `pool` on, equally many a node, IOD.
+        shift: (P, 2) measured, IOD. information: (P, 3) gxx, gxy, gyy. quality: (P,) 0..1.
+        params: (8,) of the head model. out: (N, 2), IOD.
+    """
+    nodes = out.shape[0]
+    neighbours = (points.shape[0] - pool) // nodes
+    own = np.empty_like(shift)
+    remove_head(points, shift, params, own)
+    for i in range(nodes):
+        a, b, c, u, v = 0.0, 0.0, 0.0, 0.0, 0.0
+        for k in range(neighbours + 1):
+            j = i if k == neighbours else pool + i * neighbours + k
+            q = quality[j]
+            gxx, gxy, gyy = q * information[j, 0], q * information[j, 1], q * information[j, 2]
+            a += gxx
+            b += gxy
+            c += gyy
+            u += gxx * own[j, 0] + gxy * own[j, 1]
+            v += gxy * own[j, 0] + gyy * own[j, 1]
+        determinant = a * c - b * b
+        if determinant > 1e-9 * (a + c) ** 2 and a + c > 0.0:
+            out[i, 0] = (c * u - b * v) / determinant
+            out[i, 1] = (a * v - b * u) / determinant
+
+
+@numba.njit(cache=True)
 def learn_depth(
     depth: np.ndarray,
     points: np.ndarray,
