@@ -12,7 +12,7 @@ import inspect
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -252,7 +252,8 @@ def _part(path: Path) -> Iterator[Path]:
             f"{path} cannot be written ({error.strerror or error}): free space, or name another folder"
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:
