@@ -26,13 +26,20 @@ import cv2
 import mediapipe as mp
 import numpy as np
 
+from streamer.bench.endurance import (
+    high_speed_table,
+    play,
+    run_at_high_speed,
+    soak_table,
+    stream_repeatedly,
+)
 from streamer.config import Config
 from streamer.engine import Engine, load_engine
 from streamer.errors import StreamerError
 from streamer.graph import build_graph
 from streamer.landmarker_model import find_landmarker
-from streamer.messages import Frame
-from streamer.pipeline import Recogniser, warm_up
+from streamer.messages import U8, Frame
+from streamer.pipeline import warm_up
 from streamer.sources import open_source
 from streamer.tracking import MediaPipeTracker
 
@@ -53,6 +60,10 @@ class PipelineConfig:
     """Engine name or path."""
     landmarker: Path | None = None
     """A face_landmarker.task file to use instead of the cached one."""
+    high_speed: bool = True
+    """Play the frames at 200 a second, too: as a file, as folders of images and as a live source."""
+    soak_minutes: float = 0.0
+    """Stream as many frames as so many minutes have at 30 a second, at full speed, through one recogniser."""
     out: Path | None = None
     """Write the figures here as JSON, and beside it the table as Markdown."""
 
@@ -73,19 +84,23 @@ def machine() -> dict[str, str]:
     }
 
 
-def _frames(config: PipelineConfig) -> list[Frame]:
-    """The source's first frames, decoded beforehand for the landmark loop."""
+FAST_FRAMES = 400
+"""Pictures of the high-speed sources: each is written to three of them."""
+
+
+def _frames(config: PipelineConfig) -> list[U8]:
+    """The source's first frames, BGR, decoded beforehand for the landmark loop."""
     frames = []
     with open_source(Config(source=config.source)) as source:
         for message in source.frames():
             if isinstance(message, Frame):
-                frames.append(message)
+                frames.append(message.image)
             if len(frames) >= config.max_frames:
                 break
     return frames
 
 
-def _bare_loop(frames: list[Frame], model: Path) -> float:
+def _bare_loop(frames: list[U8], model: Path) -> float:
     """Frames a second of FaceLandmarker in VIDEO mode with one face, as its documentation shows it."""
     vision = mp.tasks.vision
     options = vision.FaceLandmarkerOptions(
@@ -96,25 +111,10 @@ def _bare_loop(frames: list[Frame], model: Path) -> float:
     with vision.FaceLandmarker.create_from_options(options) as landmarker:
         begun = time.perf_counter()
         for number, frame in enumerate(frames):
-            image = cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB)
+            image = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
             picture = mp.Image(image_format=mp.ImageFormat.SRGB, data=image)
             landmarker.detect_for_video(picture, number * 33)
         return len(frames) / (time.perf_counter() - begun)
-
-
-def _pipeline(
-    config: PipelineConfig, tracker: MediaPipeTracker, engine: Engine
-) -> tuple[float, dict[str, Any]]:
-    """Frames a second of the whole recogniser, decoding included, and its stage times."""
-    recogniser = Recogniser(Config(), tracker, engine)
-    begun = time.perf_counter()
-    with open_source(Config(source=config.source)) as source:
-        for message in source.frames():
-            if isinstance(message, Frame):
-                recogniser.process(message)
-            if recogniser.frames >= config.max_frames:
-                break
-    return recogniser.frames / (time.perf_counter() - begun), recogniser.clock.percentiles()
 
 
 def _classifier_ms(engine: Engine, calls: int = 2000) -> dict[str, float]:
@@ -162,10 +162,16 @@ def measure(config: PipelineConfig) -> dict[str, Any]:
         pairs, stages = [], []
         for number in range(config.repeats):
             print(f"run {number + 1} of {config.repeats}", file=sys.stderr)
-            fps, times = _pipeline(config, tracker, engine)
-            pairs.append((fps, _bare_loop(frames, model)))
-            stages.append(times)
+            with open_source(Config(source=config.source)) as source:
+                seconds, recogniser, _ = play(source, tracker, engine, config.max_frames)
+            pairs.append((recogniser.frames / seconds, _bare_loop(frames, model)))
+            stages.append(recogniser.clock.percentiles())
         classifier = _classifier_ms(engine)
+        fast = run_at_high_speed(frames[:FAST_FRAMES], tracker, engine) if config.high_speed else []
+        size = f"{len(frames)} frames of {frames[0].shape[1]}x{frames[0].shape[0]}"
+        del frames  # the endurance table is to show the recogniser's memory
+        soak_frames = round(config.soak_minutes * 60 * 30)
+        soaked = stream_repeatedly(config.source, soak_frames, tracker, engine) if soak_frames > 0 else []
     finally:
         tracker.close()
         engine.close()
@@ -174,10 +180,9 @@ def measure(config: PipelineConfig) -> dict[str, Any]:
         name: {q: median(times[name][q] for times in stages if name in times) for q in ("p50", "p95", "p99")}
         for name in names
     }
-    size = f"{frames[0].image.shape[1]}x{frames[0].image.shape[0]}"
     return {
         "machine": machine(),
-        "source": f"{config.source}, {len(frames)} frames of {size}",
+        "source": f"{config.source}, {size}",
         "pipeline_fps": median(fps for fps, _ in pairs),
         "bare_landmarker_fps": median(fps for _, fps in pairs),
         "ratio": {
@@ -190,6 +195,8 @@ def measure(config: PipelineConfig) -> dict[str, Any]:
         "graph_and_network_ms": classifier,
         "command_to_first_frame_s": median(starts),
         "peak_memory_mb": memory_mb,
+        "high_speed": fast,
+        "soak": soaked,
     }
 
 
@@ -236,7 +243,12 @@ def table(figures: dict[str, Any]) -> str:
             for name, times in figures["stages_ms"].items()
         ),
     ]
-    return "\n".join(lines) + "\n"
+    text = "\n".join(lines) + "\n"
+    if figures["high_speed"]:
+        text += "\n" + high_speed_table(figures["high_speed"])
+    if figures["soak"]:
+        text += "\n" + soak_table(figures["soak"])
+    return text
 
 
 def bench_pipeline(config: PipelineConfig) -> str:
