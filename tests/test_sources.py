@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import http.server
 import logging
 import threading
@@ -23,7 +24,7 @@ from streamer.errors import SourceError, UsageError
 from streamer.messages import Frame
 from streamer.sources import ImageFolder, Source, VideoFile, open_source
 from streamer.sources.base import MAX_SIDE_PX, Picture, check_size, without_credentials
-from streamer.sources.ffmpeg import turned, upright
+from streamer.sources.ffmpeg import Upright, turned
 from streamer.sources.images import stated_size
 
 CODECS = {".mp4": "libx264", ".mkv": "libx264", ".avi": "mjpeg", ".webm": "libvpx-vp9"}
@@ -172,10 +173,25 @@ def test_blacker_than_black_is_black(tmp_path):
     for plane, values in zip(frame.planes, (stored, 128, 128), strict=True):
         rows = np.frombuffer(cast(memoryview, plane), np.uint8).reshape(plane.height, plane.line_size)
         rows[:, : plane.width] = values
-    grey = upright(frame, "clip").grey
+    grey = Upright("clip").picture(frame).grey
     assert grey is not None
     assert grey[5, :17].max() == 0
     np.testing.assert_array_equal(grey[5, 17:], np.rint((stored[5, 17:] - 16.0) * 255 / 219))
+
+
+def test_frames_are_freed_without_the_garbage_collector(tmp_path):
+    path = media.write_clip(tmp_path / "clip.mp4", media.pictures(40))
+    gc.collect()
+    gc.disable()
+    try:
+        with open_path(path) as source:
+            for frame in source.frames():
+                assert isinstance(frame, Frame)
+                assert frame.image is not None
+            alive = sum(isinstance(thing, av.VideoFrame) for thing in gc.get_objects())
+    finally:
+        gc.enable()
+    assert alive <= 5  # of 40: the newest, and the first one, whose display matrix was read
 
 
 def test_colour_is_made_once_and_only_when_asked_for():

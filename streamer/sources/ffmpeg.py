@@ -109,28 +109,48 @@ def video_stream(container: InputContainer, name: str) -> av.VideoStream:
     raise SourceError(f"{name} holds no video: is it a video file, and complete?")
 
 
-def upright(frame: av.VideoFrame, name: str) -> Picture:
-    """The frame turned as its display matrix says; its colours are made when they are asked for.
+class Upright:
+    """Turns the frames of one stream as their display matrix says.
 
-    Raises:
-        SourceError: the frame is larger than is accepted.
+    The matrix is read at the first frame and where the angle changes. Reading it ties frame and matrix in a
+    cycle of references, so that their memory is free only when Python's garbage collector comes round: done
+    at each frame, that is gigabytes an hour.
     """
-    check_size(name, frame.width, frame.height)
-    matrix = None
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._angle: int | None = None
+        self._matrix: np.ndarray | None = None  # None: as stored
+
+    def picture(self, frame: av.VideoFrame) -> Picture:
+        """The frame upright; its colours are made when they are asked for.
+
+        Raises:
+            SourceError: the frame is larger than is accepted.
+        """
+        check_size(self._name, frame.width, frame.height)
+        if frame.rotation != self._angle:
+            self._angle, self._matrix = frame.rotation, _display_matrix(frame)
+        matrix = self._matrix
+
+        def image() -> U8:
+            bgr = cast(U8, frame.to_ndarray(format="bgr24"))
+            return bgr if matrix is None else turned(bgr, matrix)
+
+        grey = luma(frame)
+        if grey is None:
+            return Picture.of(image())
+        if matrix is not None:
+            grey = turned(grey, matrix)
+        return Picture(grey.shape[0], grey.shape[1], image, grey)
+
+
+def _display_matrix(frame: av.VideoFrame) -> np.ndarray | None:
+    """(9,) int32 as `turned` takes it; None if the frame has none."""
     for item in cast("tuple[SideData, ...]", tuple(frame.side_data)) if len(frame.side_data) else ():
         if item.type == SideDataType.DISPLAYMATRIX:
-            matrix = np.frombuffer(bytes(item), np.int32)
-
-    def image() -> U8:
-        bgr = cast(U8, frame.to_ndarray(format="bgr24"))
-        return bgr if matrix is None else turned(bgr, matrix)
-
-    grey = luma(frame)
-    if grey is None:
-        return Picture.of(image())
-    if matrix is not None:
-        grey = turned(grey, matrix)
-    return Picture(grey.shape[0], grey.shape[1], image, grey)
+            return np.frombuffer(bytes(item), np.int32)
+    return None
 
 
 LUMA_FORMATS = ("yuv4", "yuvj4", "yuva4", "nv12", "nv21", "nv16", "gray")

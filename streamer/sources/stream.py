@@ -12,7 +12,7 @@ from av.error import FFmpegError
 from streamer.config import CaptureConfig
 from streamer.errors import SourceError
 from streamer.sources.base import Picture, without_credentials
-from streamer.sources.ffmpeg import OPEN_TIMEOUT_S, open_url, reason, upright, video_stream
+from streamer.sources.ffmpeg import OPEN_TIMEOUT_S, Upright, open_url, reason, video_stream
 from streamer.sources.live import DeviceLost
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "rtp", "tcp")
@@ -25,6 +25,7 @@ class StreamDevice:
         self._container = container
         self._name = name
         self._stream = video_stream(container, name)
+        self._upright = Upright(name)
         self._frame: av.VideoFrame | None = None
         self._pending: Iterator[av.VideoFrame] = iter(())
         self._packets = container.demux(self._stream)
@@ -69,7 +70,7 @@ class StreamDevice:
         frame, self._frame = self._frame, None
         if frame is None or frame.is_corrupt:
             return None
-        return upright(frame, self._name)
+        return self._upright.picture(frame)
 
     def release(self) -> None:
         self._container.close()

@@ -14,7 +14,7 @@ from av.error import FFmpegError, InvalidDataError
 
 from streamer.errors import SourceError
 from streamer.sources.base import FileSource, Picture
-from streamer.sources.ffmpeg import OPEN_TIMEOUT_S, open_file, open_url, reason, upright, video_stream
+from streamer.sources.ffmpeg import OPEN_TIMEOUT_S, Upright, open_file, open_url, reason, video_stream
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +113,7 @@ class VideoFile(FileSource):
         def seconds(ticks: int) -> float:
             return ticks * time_base.numerator / time_base.denominator
 
+        upright = Upright(self.name)
         clock = _Clock(1 / (self.fps or FALLBACK_FPS))
         index = 0
         # Timestamps of packets whose frame has not come out, least first. Frames come out in order, so
@@ -149,7 +150,7 @@ class VideoFile(FileSource):
                 else:
                     time_s, repaired = clock.time(index, None if frame.pts is None else seconds(frame.pts))
                     self.repaired += repaired
-                    yield index, time_s, upright(frame, self.name)
+                    yield index, time_s, upright.picture(frame)
                 index += 1
         self._lost(waiting, undecodable)
         missing = self._missing_at_end(end_s)
