@@ -17,7 +17,7 @@ landmarks in place of the first's texture features.
 The free settings (`SETTINGS`) are those with about the best F1 of a grid on four simulated clips: 22
 expressions of 1 and 2 % of the inter-ocular distance, with blinks, a swaying head, noise and compression. One
 setting serves all amplitudes. Beyond the papers, the threshold has a floor, which raised F1 a little. What
-else was tried changed F1 by at most 0.03: smoothing the landmarks, aligning them by more points or by an
+else was tried raised F1 by at most 0.03: smoothing the landmarks, aligning them by more points or by an
 affine map, averaging over fewer nodes, leaving the eyes' blocks out.
 """
 
