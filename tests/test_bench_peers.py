@@ -100,10 +100,14 @@ def test_the_difference_is_the_displacement_of_the_most_moved_third():
     nodes = np.zeros((len(TIMES), 14, 2))
     nodes[..., 0] = 0.05 * TIMES[:, None]
     nodes[:, :5, 1] = 0.02 * _triangle(TIMES, 2.0, 0.15)[:, None]
-    difference = landmark_difference(TIMES, nodes, 0.2)
+    times, difference = landmark_difference(TIMES, nodes, 0.2)
     assert difference.max() == pytest.approx(0.02, rel=1e-6)
-    assert TIMES[difference.argmax()] == pytest.approx(2.0, abs=1e-6)
-    assert difference[(TIMES > 0.3) & (TIMES < 1.5)].max() < 1e-9  # drift is no difference
+    assert times[difference.argmax()] == pytest.approx(2.0, abs=1e-6)
+    # Drift is no difference, from the first frame that has a whole window to the last.
+    assert difference[(times < 1.5) | (times > 2.5)].max() < 1e-9
+    assert times[0] == pytest.approx(0.2, abs=0.034) and times[-1] == pytest.approx(
+        TIMES[-1] - 0.2, abs=0.034
+    )
 
 
 # --- Optical flow ---------------------------------------------------------------------------------------
@@ -257,10 +261,12 @@ def test_a_landmark_file_that_is_none_is_refused(tmp_path):
 LANDMARK_PEERS = ("landmarker video", "landmarker image", "optical flow")
 
 
-def test_without_a_face_there_are_no_events(landmarker):
+def test_without_a_face_and_in_clips_shorter_than_a_window_there_are_no_events(landmarker):
     black = np.zeros((120, 160, 3), np.uint8)
     frames = [(i / 30, black) for i in range(20)]
     assert run_peers(frames, landmarker, LANDMARK_PEERS) == {name: [] for name in LANDMARK_PEERS}
+    face = [(i / 30, astronaut()) for i in range(5)]
+    assert run_peers(face, landmarker, LANDMARK_PEERS) == {name: [] for name in LANDMARK_PEERS}
 
 
 def test_peers_find_a_plain_movement_of_a_rendered_face(landmarker):

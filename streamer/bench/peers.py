@@ -129,7 +129,7 @@ class Settings:
 
 SETTINGS: dict[str, Settings] = {
     "landmarker video": Settings(half_s=0.2, tau=0.2, floor=0.003, length_s=0.4),
-    "landmarker image": Settings(half_s=0.233, tau=0.0, floor=0.004, length_s=0.4),
+    "landmarker image": Settings(half_s=0.267, tau=0.0, floor=0.004, length_s=0.4),
     "optical flow": Settings(half_s=0.133, tau=0.15, floor=0.003, length_s=0.4),
     "fer": Settings(half_s=0.167, tau=0.05, floor=0.0, length_s=0.4),
 }
@@ -138,11 +138,17 @@ SETTINGS: dict[str, Settings] = {
 def contrasted(times: F64, feature: F64, half_s: float) -> F64:
     """How far a feature (N,) stands above what it is half a window before and after; 0 where it does not.
 
-    times: (N,) s, increasing. (N,) of zeros where the window leaves the clip.
+    times: (N,) s, increasing. 0 too where the window leaves the clip.
     """
+    if not len(times):
+        return np.zeros(0)
     around = (np.interp(times - half_s, times, feature) + np.interp(times + half_s, times, feature)) / 2
-    inside = (times - half_s >= times[0] - 1e-9) & (times + half_s <= times[-1] + 1e-9)
-    return np.where(inside, np.maximum(feature - around, 0.0), 0.0)
+    return np.where(_inside(times, half_s), np.maximum(feature - around, 0.0), 0.0)
+
+
+def _inside(times: F64, half_s: float) -> NDArray[np.bool_]:
+    """(N,) whether the window around each of times (N,) lies within them."""
+    return (times - half_s >= times[0] - 1e-9) & (times + half_s <= times[-1] + 1e-9)
 
 
 def pick(times: F64, contrast: F64, settings: Settings) -> list[tuple[float, float, float]]:
@@ -257,7 +263,7 @@ class LandmarkPeer:
             return []
         times = np.array(self._times)
         nodes = aligned(np.array(self._stable), np.array(self._nodes))
-        feature = landmark_difference(times, nodes, self._settings.half_s)
+        times, feature = landmark_difference(times, nodes, self._settings.half_s)
         contrast = contrasted(times, feature, self._settings.half_s)
         return [PeerEvent(*span, None) for span in pick(times, contrast, self._settings)]
 
@@ -281,16 +287,22 @@ def aligned(stable: F64, nodes: F64) -> F64:
     return np.stack([out.real, out.imag], -1)
 
 
-def landmark_difference(times: F64, nodes: F64, half_s: float) -> F64:
-    """(N,) IOD: mean over the `TOP_NODES` most displaced of nodes (N, n, 2) against the mean of those half a
-    window before and after."""
+def landmark_difference(times: F64, nodes: F64, half_s: float) -> tuple[F64, F64]:
+    """How far nodes (N, n, 2) are from the mean of those half a window before and after.
+
+    Returns:
+        (M,) times, s, of the frames whose window lies within the clip, and (M,) the mean over the `TOP_NODES`
+        most displaced, IOD.
+    """
     flat = nodes.reshape(len(times), -1)
     around = [
         (np.interp(times - half_s, times, column) + np.interp(times + half_s, times, column)) / 2
         for column in flat.T
     ]
     moved = (flat - np.stack(around, 1)).reshape(nodes.shape)
-    return np.sort(np.hypot(moved[..., 0], moved[..., 1]), 1)[:, -TOP_NODES:].mean(1)
+    feature = np.sort(np.hypot(moved[..., 0], moved[..., 1]), 1)[:, -TOP_NODES:].mean(1)
+    inside = _inside(times, half_s)
+    return times[inside], feature[inside]
 
 
 # --- Optical flow ---------------------------------------------------------------------------------------
