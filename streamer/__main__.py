@@ -7,6 +7,7 @@ Events go to standard output or to `--events`, log lines to standard error. Exit
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -22,7 +23,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the recogniser; returns the exit code. `argv` is by default the command line's."""
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        config = load_config(sys.argv[1:] if argv is None else argv)
+        try:
+            config = load_config(sys.argv[1:] if argv is None else argv)
+        except SystemExit:  # after --help
+            sys.stdout.flush()
+            raise
         logging.basicConfig(
             level=config.log_level.upper(), format="%(levelname)s: %(message)s", stream=sys.stderr
         )
@@ -36,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except StreamerError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # who read standard output has left, as in `--help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the exit
+        return 1
     except KeyboardInterrupt:
         return INTERRUPTED
     finally:

@@ -170,3 +170,12 @@ sys.exit(main(["--camera", "0"]))
         child.send_signal(number)
         out, err = child.communicate(timeout=60)
     assert (child.returncode, out, err) == (130, "files closed\n", "")
+
+
+def test_help_into_a_pipe_that_closes_is_no_traceback():
+    command = [sys.executable, "-m", "streamer", "--help"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        process.wait()
