@@ -164,7 +164,7 @@ AXES: dict[str, Axis] = {
     "head-angle": Axis(
         "head motion: angle",
         "degrees of yaw to either side, at 0.3 and 0.7 Hz",
-        _points("yaw", (0, 4, 8, 12, 16, 20)),
+        _points("yaw", (0, 4, 8, 12, 20)),
         ("12",),
     ),
     "head-speed": Axis(
@@ -186,7 +186,6 @@ AXES: dict[str, Axis] = {
         ("1",),
         kind="slow",
         seconds=30.0,
-        peers=True,
     ),
     "uninjected": Axis(
         "nothing injected",
@@ -207,9 +206,7 @@ AXES: dict[str, Axis] = {
         ("sway and blinks", "head turns"),
         kind="uninjected",
         seconds=30.0,
-        clips=(1, 4),
         sets=_ALL,
-        peers=True,
     ),
     "real": Axis(
         "real footage, injected",
@@ -342,17 +339,28 @@ def plan(scope: Scope) -> list[Job]:
     for name, axis in AXES.items():
         if scope.axes and name not in scope.axes:
             continue
-        points = [point for point in axis.points if scope.scale == "full" or point.name in axis.quick]
-        # Of the held-out set, a quick run takes only the middle: it is a check and no curve.
         for set_name in axis.sets:
             if set_name not in scope.sets:
                 continue
-            few = scope.scale == "quick" and set_name == "held-out" and not axis.footage
-            for point in points[len(points) // 2 :][:1] if few else points:
+            points, peers = _points_of(axis, scope, set_name)
+            for point in points:
                 for description in _clips(scope, name, axis, set_name, point, digests):
-                    peers = scope.peers and axis.peers
                     jobs.append(Job(name, point.name, point.value, set_name, axis.kind, description, peers))
     return jobs
+
+
+def _points_of(axis: Axis, scope: Scope, set_name: str) -> tuple[list[Point], bool]:
+    """The points to measure, and whether the peers run on them.
+
+    Still faces of the held-out set are a check and no curve: the quick scale's points, or the middle one of
+    them without peers, since peers take most of the time.
+    """
+    quick = [point for point in axis.points if point.name in axis.quick]
+    if set_name == "held-out" and not axis.footage:
+        if scope.scale == "quick":
+            return quick[len(quick) // 2 :][:1], False
+        return quick, scope.peers and axis.peers
+    return (list(axis.points) if scope.scale == "full" else quick), scope.peers and axis.peers
 
 
 def _clips(

@@ -78,7 +78,7 @@ class SpottingBenchConfig:
     sets: Literal["tuning", "held-out", "all"] = "all"
     """Faces, footage and action units: those that tuning may look at, those it may not, or both."""
     peers: bool = True
-    """Run other detectors on the same frames (axes: displacement, slow, uninjected, real)."""
+    """Run other detectors on the same frames (axes: displacement and those of real footage)."""
     cache: Path | None = None
     """Where clips and results are kept (default: in the user's cache folder)."""
     workers: int = 2
