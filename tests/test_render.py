@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 
 from streamer.graph import NODES
-from streamer.simulation.render import LOWER_LIDS, UPPER_LIDS, Clip, Injection, Portrait, Renderer
+from streamer.simulation.facs import TEMPLATE_NODES, draw_field
+from streamer.simulation.render import (
+    LAMP_HZ,
+    LOWER_LIDS,
+    READOUT_S,
+    TABLES,
+    UPPER_LIDS,
+    Clip,
+    Injection,
+    Portrait,
+    Renderer,
+    _look_up,
+    _tabulate,
+)
 
 NODE_IDS = [node.mediapipe for node in NODES]
 
@@ -110,3 +125,52 @@ def test_jittered_times_increase(portrait):
     renderer = Renderer(portrait, Clip(fps=25, duration_s=4, time_jitter=0.8))
     assert renderer.times[0] == 0
     assert np.all(np.diff(renderer.times) > 0)
+
+
+@pytest.mark.parametrize("table", ["tuning", "held-out"])
+def test_tabulated_motion_is_the_fields(table):
+    for unit, action in TABLES[table].items():
+        field = draw_field({unit: 1.0}, table=TABLES[table]).scaled(0.03)
+        centres = np.array([(b.x, b.y) for b in action.bumps])
+        points = (centres[:, None] + np.random.default_rng(0).normal(0, 0.1, (1, 40, 2))).reshape(-1, 2)
+        tabulated = _tabulate(field.bumps.tobytes())
+        seen = np.array([_look_up(tabulated, x, y) for x, y in points])
+        exact = field.at(points)
+        assert np.abs(seen - exact).max() < 0.005 * np.abs(exact).max(), unit
+        assert _look_up(tabulated, -3.0, 0.0) == (0.0, 0.0)
+
+
+def test_an_injection_takes_its_table_course_and_asymmetry():
+    rng = np.random.default_rng
+    first = SMILE.field(TEMPLATE_NODES, rng(0)).at(TEMPLATE_NODES)
+    other = replace(SMILE, table="held-out").field(TEMPLATE_NODES, rng(0)).at(TEMPLATE_NODES)
+    assert np.hypot(*other.T).max() == pytest.approx(0.03)
+    assert np.abs(first - other).max() > 0.003
+    uneven = replace(SMILE, asymmetry=0.3).field(TEMPLATE_NODES, rng(0)).at(TEMPLATE_NODES)
+    right, left = (float(np.hypot(*uneven[node])) for node in (10, 12))
+    assert right == pytest.approx(0.7 * left, rel=0.05)
+    assert replace(SMILE, course="held-out").level(1.3) < SMILE.level(1.3) - 0.1
+
+
+def test_lamps_band_the_rows_and_leave_the_mean(portrait):
+    still = Clip(noise=0, sway=0, sway_roll=0, sway_yaw=0, sway_pitch=0, sway_scale=0)
+    plain = Renderer(portrait, still).frame(0.0).astype(float)
+    banded = Renderer(portrait, replace(still, banding=0.1)).frame(0.0).astype(float)
+    rows = banded.mean((1, 2)) / plain.mean((1, 2))
+    expected = 1 + 0.1 * np.sin(2 * np.pi * LAMP_HZ * READOUT_S * np.arange(480) / 480)
+    np.testing.assert_allclose(rows, expected, atol=0.01)
+
+
+def test_a_faster_head_goes_the_same_way_sooner(portrait):
+    slow, fast = Renderer(portrait, Clip()), Renderer(portrait, Clip(sway_rate=2.0))
+    for a, b in zip(slow.pose(3.0), fast.pose(1.5), strict=True):
+        np.testing.assert_allclose(a, b)
+
+
+def test_noise_of_two_frames_is_not_the_same(portrait):
+    still = Clip(noise=3, sway=0, sway_roll=0, sway_yaw=0, sway_pitch=0, sway_scale=0, width=320, height=240)
+    renderer = Renderer(portrait, replace(still, iod_px=50.0))
+    clean = Renderer(portrait, replace(still, iod_px=50.0, noise=0)).frame(0.0).astype(float)
+    one, two = (renderer.frame(0.0).astype(float) - clean for _ in range(2))
+    assert abs(np.corrcoef(one.ravel(), two.ravel())[0, 1]) < 0.02
+    assert abs(np.corrcoef(one[:, 1:].ravel(), one[:, :-1].ravel())[0, 1]) < 0.02

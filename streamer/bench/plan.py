@@ -56,7 +56,7 @@ SLOW_S = (1.0, 2.0)
 """Length of slow expressions, which are no micro-expressions."""
 IOD_PX = (80.0, 150.0)
 """Pixels between the eyes where they are not what is varied."""
-FOOTAGE_ENCODING = Encoding(quality=14, preset="fast")
+FOOTAGE_ENCODING = Encoding(quality=12, preset="veryfast")
 """Footage is encoded once more after the injection; so finely that it looks as before."""
 
 
