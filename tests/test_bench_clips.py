@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 
 import cv2
@@ -70,6 +71,17 @@ def test_an_interrupted_clip_leaves_nothing(standin, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         make_clip(DESCRIPTION, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_killed_writers_left_is_cleared(tmp_path):
+    old, new, clip = tmp_path / ".a.1.part", tmp_path / ".b.2.part", tmp_path / "c.mp4"
+    for path in (old, new, clip):
+        path.touch()
+    os.utime(old, (0, 0))
+    os.utime(clip, (0, 0))
+    clips.clear_parts(tmp_path)
+    assert sorted(tmp_path.iterdir()) == [new, clip]
+    clips.clear_parts(tmp_path / "none")
 
 
 def test_a_cache_that_cannot_be_written_is_one_line(standin, tmp_path):

@@ -11,6 +11,7 @@ import hashlib
 import inspect
 import json
 import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -254,6 +255,14 @@ def _part(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+def clear_parts(cache: Path) -> None:
+    """Remove what writers that were killed left half written, an hour ago or longer."""
+    for part in cache.glob(".*.part"):
+        with suppress(OSError):
+            if time.time() - part.stat().st_mtime > 3600:
+                part.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:

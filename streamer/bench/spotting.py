@@ -32,7 +32,16 @@ from types import FrameType
 from typing import Any, Literal
 
 from streamer.bench import report
-from streamer.bench.clips import ROOT, FootageClip, code_digest, file_digest, make_clip, read_json, write_json
+from streamer.bench.clips import (
+    ROOT,
+    FootageClip,
+    clear_parts,
+    code_digest,
+    file_digest,
+    make_clip,
+    read_json,
+    write_json,
+)
 from streamer.bench.pipeline import machine
 from streamer.bench.plan import AXES, FOOTAGE, Job, Scope, plan
 from streamer.config import Config
@@ -114,11 +123,9 @@ def recognise(path: Path, config: Config, tracker: MediaPipeTracker, engine: Eng
     return events
 
 
-def all_candidates(config: Config) -> Config | None:
-    """The settings at which every candidate is reported, with its confidence; None without such a setting."""
-    if not hasattr(config.spotting, "sensitivity"):
-        return None
-    return replace(config, spotting=replace(config.spotting, sensitivity=1.0))
+def all_candidates(config: Config) -> Config:
+    """The settings at which every candidate is reported, with its confidence."""
+    return replace(config, sensitivity=1.0)
 
 
 def frames_of(path: Path) -> Iterator[tuple[float, U8]]:
@@ -433,6 +440,7 @@ def bench_spotting(config: SpottingBenchConfig) -> str:
         cache = config.cache or cache_folder() / "spotting"
     except FetchError as error:
         raise UsageError(f"no folder for the clips ({error}): name one with --cache") from error
+    clear_parts(cache)
     setup = Setup(cache, config.engine, landmarker, digests(config.engine, landmarker, config.peers))
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
