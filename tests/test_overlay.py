@@ -10,6 +10,7 @@ import pytest
 from sink_samples import REST, face, frame, macro, micro, motion
 
 from streamer.graph import NODES, REGIONS
+from streamer.messages import Frame
 from streamer.sinks import Overlay, ink, panel
 from streamer.sinks.history import CAPACITY, MotionHistory
 from streamer.sinks.ink import Ink
@@ -124,7 +125,7 @@ def test_face_that_is_not_measured_yet_is_drawn_from_its_landmarks():
 @pytest.mark.parametrize("channels", [0, 1, 3])
 def test_any_size_of_frame_grey_or_colour(width, height, channels):
     shape = (height, width) if channels == 0 else (height, width, channels)
-    shot = replace(frame(0), image=np.full(shape, 77, np.uint8))
+    shot = Frame(0, 0.0, 0.0, np.full(shape, 77, np.uint8))
     overlay = Overlay()
     overlay.on_event(micro(apex_s=0.0))
     moved = motion(0, centre=(width / 2, height / 3), iod_px=width / 5)
@@ -241,7 +242,7 @@ def test_what_is_kept_is_bounded():
     def run(start: int, stop: int) -> None:
         for index in range(start, stop):
             time_s = index / 1000  # a thousand frames a second
-            overlay.observe(replace(shot, index=index, time_s=time_s), None, replace(moved, time_s=time_s))
+            overlay.observe(Frame(index, time_s, 0.0, shot.image), None, replace(moved, time_s=time_s))
             overlay.on_event(micro(index, apex_s=time_s))
 
     run(0, 3000)

@@ -7,7 +7,6 @@ import errno
 import io
 import json
 import signal
-from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -25,6 +24,7 @@ from sink_samples import (
 )
 
 from streamer.errors import OutputError
+from streamer.messages import Frame
 from streamer.sinks import (
     VideoSink,
     video,
@@ -37,7 +37,7 @@ def test_video_keeps_the_timestamps_of_a_variable_frame_rate(tmp_path):
     sink = VideoSink(path)
     sink.on_event(one_of_each()[0])
     for index, time_s in enumerate(times):
-        sink.on_frame(replace(frame(index), time_s=time_s), None, None)
+        sink.on_frame(Frame(index, time_s, time_s, frame(index).image), None, None)
     sink.close()
     sink.close()
     written = decoded_times(path)
@@ -52,7 +52,8 @@ def test_video_is_h264_of_even_size_and_shows_the_frame(tmp_path, size):
     image = np.empty((size[1], size[0], 3), np.uint8)
     image[:] = (40, 120, 220)
     for index in range(3):
-        sink.on_frame(replace(frame(index), image=image), face(index), motion(index, centre=(-500, -500)))
+        shown = Frame(index, index / 30, index / 30, image)
+        sink.on_frame(shown, face(index), motion(index, centre=(-500, -500)))
     sink.close()
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
