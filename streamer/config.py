@@ -117,25 +117,29 @@ class MotionConfig:
 class SpottingConfig:
     """The sliding-window motion detector."""
 
-    lags_s: tuple[Positive, ...] = (0.1, 0.17, 0.28, 0.5)
-    """Lags of the bump response: half the longest movement that passes whole."""
-    smooth_s: float = 0.016
-    """Half width of the smoothing at high frame rates."""
+    half_lengths_s: tuple[Positive, ...] = (0.1, 0.15, 0.22, 0.5, 1.0)
+    """Half-lengths of the bumps that the matched filter looks for."""
+    side_s: Positive = 0.12
+    """Quiet that the matched filter takes in on each side of the bump, at least."""
+    side: float = 0.4
+    """The same in half-lengths."""
+    before_s: Positive = 0.25
+    """Time around a candidate's bump, before and after, to which its course is fitted."""
+    start_s: float = 0.3
+    """A movement that begins so soon after the face was found is not believed."""
     gap_s: Positive = 0.1
     """A longer hole between two frames empties the window."""
-    score: float = 4.5
-    """Response over noise, RMS of the most moved nodes, that opens a candidate."""
-    score_slow: Positive = 6.0
+    score: Positive = 2.2
+    """Evidence over noise, RMS of the most moved nodes, that opens a candidate; noise alone gives 1.6."""
+    score_slow: Positive = 4.2
     """The same for a movement longer than 0.5 s: slow drifts are more common than slow expressions."""
     top_nodes: Count = 4
     """How many of the most moved nodes count."""
-    peak_reach: Positive = 0.25
-    """A candidate is the largest response within so many lags on both sides."""
-    node_score: float = 2.0
-    """Response over noise that a node needs to take part in the event's curve."""
-    snr: Positive = 8.0
-    """Height of the event's curve over its noise."""
-    least_strength: float = 0.0018
+    peak_reach: Positive = 0.4
+    """A candidate is the largest evidence within so many half-lengths on both sides."""
+    node_score: float = 1.5
+    """Evidence over noise that a node needs to take part in the event's curve."""
+    least_strength: float = 0.001
     """Peak displacement of the most moved node, IOD, that an event needs."""
     most_strength: Positive = 0.08
     """Largest peak displacement of a micro-expression, IOD: subtle is what the name says."""
@@ -149,16 +153,14 @@ class SpottingConfig:
     """Correlation of a movement with the light that makes it the light's."""
     least_return: Share = 0.5
     """Share of the rise that has to be undone at the offset."""
-    least_side: float = 0.4
-    """Rise within one lag before a candidate that it needs, as a share of its response."""
-    flat: float = 0.08
-    """Change, as a share of the height, that still counts as flat."""
-    settle_s: float = 0.08
-    """How long the curve must be flat before onset or offset is believed."""
+    least_rise: float = 0.2
+    """Height of the fitted rise that a candidate needs, as a share of its response."""
+    least_side_s: Positive = 0.03
+    """Shortest rise and shortest fall."""
+    settle_s: float = 0.1
+    """How long after the fitted offset an event is decided."""
     settle_slow_s: Positive = 0.4
     """The same for the offset of a movement longer than 0.5 s."""
-    foot: float = 0.4
-    """Extension of an edge beyond its tenth, in distances from half height to tenth."""
     calm_s: float = 1.0
     """Stretch before the onset that must be calm."""
     restless: float = 0.3
@@ -171,9 +173,9 @@ class SpottingConfig:
     """Share of a movement explained by a rigid motion beyond which it is the head's."""
     blink: Share = 0.3
     """Eye closure that counts as a blink."""
-    blink_likeness: Share = 0.7
+    blink_likeness: Share = 0.5
     """Correlation of a movement with the eye's closure that makes it the blink's."""
-    blink_strength: float = 0.012
+    blink_strength: float = 0.1
     """Upper-face movements up to this size (IOD) during a blink are the blink's."""
     speech_s: Positive = 1.2
     """Time over which the mouth's activity is averaged."""
@@ -183,22 +185,22 @@ class SpottingConfig:
     """Motion of a mouth node in that time (IOD) that counts as activity."""
     speech: Share = 0.25
     """Share of mouth activity before the onset that makes a movement of the mouth speech."""
-    head_shift: float = 0.01
-    """Noise added per IOD of head shift within the lag."""
-    head_turn: float = 0.02
-    """Noise added per radian of head turn within the lag."""
-    noise_systematic: Positive = 0.0004
+    head_shift: float = 0.002
+    """Noise added per IOD by which the head shifts to and fro in step."""
+    head_turn: float = 0.004
+    """Noise added per radian by which the head turns to and fro in step."""
+    noise_systematic: Positive = 0.0002
     """Noise of a node's response, IOD, that does not show in calm stretches and is added always."""
-    noise_prior: Positive = 0.001
+    noise_prior: Positive = 0.0007
     """Noise of a node's response, IOD, before anything has been seen."""
-    noise_least: Positive = 0.00025
+    noise_least: Positive = 0.0001
     """Smallest noise believed."""
     noise_most: Positive = 0.02
     """Largest noise believed."""
     noise_s: Positive = 2.0
     """Shortest time constant of the running noise estimate."""
-    noise_lags: float = 16.0
-    """Time constant of the running noise estimate, in lags."""
+    noise_halves: float = 16.0
+    """Time constant of the running noise estimate, in half-lengths."""
     most_open: Count = 8
     """Candidates followed at once."""
 
@@ -221,6 +223,9 @@ class Config:
     """Write micro- and macro-expressions to this CSV file."""
     engine: str = "gtsgn-simulated"
     """Engine name (a folder of engines/) or a path to one."""
+    sensitivity: Share = 0.5
+    """Micro-expressions of a confidence of at least 1 - this are reported; a higher one finds more, right and
+    wrong."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the classifier runs."""
     landmarker: Path | None = None

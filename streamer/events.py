@@ -97,6 +97,10 @@ FIELDS: dict[str, FieldSpec] = {
         },
         decimals=5,
     ),
+    "confidence": FieldSpec(
+        {"description": "Probability that this is an expression, of whatever class.", **_PROBABILITY},
+        decimals=4,
+    ),
     # the stream
     "source": _text("What was opened, as the user named it, without credentials."),
     "width": _count("Width of the frames, pixels."),

@@ -159,7 +159,8 @@ class KeyFrames:
     nodes: (3, 14, 2) float32, face frame, IOD: nodes at onset, apex and offset;
         apex = onset + measured displacement.
     strength: peak displacement of the most moved node, IOD.
-    snr: peak of the detector's score over its noise floor.
+    snr: height of the fitted course over its noise.
+    confidence: probability (0..1) that the movement is an expression; 1 for a macro-expression.
     decided_frame: index of the last frame that the decision needed.
     """
 
@@ -170,6 +171,7 @@ class KeyFrames:
     nodes: F32
     strength: float
     snr: float
+    confidence: float
     decided_frame: int
 
 
@@ -197,7 +199,9 @@ class MicroExpression:
     """A finished event: spotted and classified.
 
     label: class id ("I".."VII"); name: its usual reading ("happiness", ...).
-    strength: peak displacement, IOD. latency_ms: from the capture of the offset frame to now.
+    strength: peak displacement, IOD. confidence: probability (0..1) that it is an expression, and not
+        noise, a blink, speech or the head; how sure the class is, `scores` tells.
+    latency_ms: from the capture of the offset frame to now.
     """
 
     id: int
@@ -209,6 +213,7 @@ class MicroExpression:
     scores: dict[str, float]
     action_units: dict[str, float]
     strength: float
+    confidence: float
     latency_ms: float
 
 

@@ -86,7 +86,7 @@ class Recogniser:
         self._follower = FaceFollower(config.tracking.lost_s)
         self._taken = 0
         self._meter = MotionMeter(config.motion)
-        self._spotter = Spotter(config.spotting)
+        self._spotter = Spotter(config.spotting, config.sensitivity)
         self._captured: deque[tuple[int, float, float]] = deque(maxlen=CAPTURES_KEPT)
         self._has_face = False
         self._misses = 0
@@ -251,6 +251,7 @@ class Recogniser:
             name=manifest.class_names[label],
             scores=result.scores,
             action_units=result.action_units,
+            confidence=key_frames.confidence,
             latency_ms=self._latency_ms(key_frames),
         )
 

@@ -82,19 +82,11 @@ def normalised_adjacency(matrix):
     ]
 
 
-def mean_at(times, values, time_s, half_s):
-    """Triangle-weighted mean over all samples: (K,) and the weights' sum."""
-    weights = np.clip(1 - np.abs(np.asarray(times) - time_s) / half_s, 0, None)
-    total = weights.sum()
-    return (weights @ values / total if total > 0 else np.zeros(np.shape(values)[1])), total
-
-
-def bump(times, values, time_s, lag_s, half_s):
-    """v(t) less the mean of v(t - lag) and v(t + lag)."""
-    middle, before, after = (
-        mean_at(times, values, t, half_s)[0] for t in (time_s, time_s - lag_s, time_s + lag_s)
-    )
-    return middle - (before + after) / 2
+def bump_height(times, values, centre_s, half_s):
+    """Height of a raised cosine over a straight line, by least squares: see windows.bump_weights."""
+    t = times - centre_s
+    bump = np.where(abs(t) < half_s, 0.5 + 0.5 * np.cos(np.pi * t / half_s), 0.0)
+    return np.linalg.lstsq(np.stack([np.ones(len(t)), t, bump], 1), values, rcond=None)[0][2]
 
 
 def amplitudes(times, values, curve):

@@ -56,6 +56,7 @@ def micro(number: int = 1, apex_s: float = 1.0, label: str = "III") -> MicroExpr
         scores={"I": 0.123456, "III": 0.876544},
         action_units={"AU4": 0.912345, "AU7": 0.55, "AU23": 0.1},
         strength=0.0163449,
+        confidence=0.87654,
         latency_ms=66.6667,
     )
 

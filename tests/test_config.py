@@ -47,13 +47,13 @@ def test_file_fills_the_same_settings(write) -> None:
         write(
             "camera: 1\nsave: ~/out.mp4\nshow: true\ndevice: cpu\nmax_frames: null\n"
             "tracking:\n  anchor_interval_s: 0.5\n  max_faces: 2\n"
-            "spotting:\n  lags_s: [0.1, 1]\n"
+            "spotting:\n  half_lengths_s: [0.1, 1]\n"
         )
     )
     assert (config.camera, config.show, config.device, config.max_frames) == (1, True, "cpu", None)
     assert config.save == Path.home() / "out.mp4"
     assert config.tracking == replace(TrackingConfig(), anchor_interval_s=0.5, max_faces=2)
-    assert config.spotting.lags_s == (0.1, 1.0)
+    assert config.spotting.half_lengths_s == (0.1, 1.0)
     assert config.capture == Config().capture
 
 
@@ -97,16 +97,22 @@ def test_comments_only(write, text: str) -> None:
         ("capture: 5", ["capture: expected 'key: value' lines, got 5"]),
         ("- camera", ["expected 'key: value' lines, got a list"]),
         ("just text", ["expected 'key: value' lines"]),
-        ("spotting:\n  lags_s: 0.1", ["spotting.lags_s: expected a list like [0.1, 0.2]"]),
-        ("spotting:\n  lags_s: []", ["spotting.lags_s: expected a list"]),
-        ("spotting:\n  lags_s: [0.1, a]", ["spotting.lags_s: expected a number, got text 'a'"]),
+        ("spotting:\n  half_lengths_s: 0.1", ["spotting.half_lengths_s: expected a list like [0.1, 0.2]"]),
+        ("spotting:\n  half_lengths_s: []", ["spotting.half_lengths_s: expected a list"]),
+        (
+            "spotting:\n  half_lengths_s: [0.1, a]",
+            ["spotting.half_lengths_s: expected a number, got text 'a'"],
+        ),
         ("capture:\n  fps: 0", ["capture.fps is 0: it has to be more than 0"]),
         ("capture:\n  fps: .nan", ["capture.fps is nan: it has to be a finite number"]),
         ("capture:\n  fps: .inf", ["it has to be a finite number"]),
         ("capture:\n  width: 0", ["capture.width is 0: it has to be at least 1"]),
         ("capture:\n  reconnect_s: -1", ["capture.reconnect_s is -1: it has to be at least 0"]),
         ("tracking:\n  min_confidence: 1.5", ["tracking.min_confidence is 1.5: it has to be at most 1"]),
-        ("spotting:\n  lags_s: [0.1, 0]", ["spotting.lags_s is [0.1, 0]: it has to be more than 0"]),
+        (
+            "spotting:\n  half_lengths_s: [0.1, 0]",
+            ["spotting.half_lengths_s is [0.1, 0]: it has to be more than 0"],
+        ),
         ("camera: -1", ["camera is -1: it has to be at least 0"]),
         ("max_frames: 0", ["max_frames is 0: it has to be at least 1"]),
     ],
@@ -203,10 +209,10 @@ def test_high_speed_file() -> None:
 
 def test_flags_fill_the_same_settings() -> None:
     argv = ["--camera", "0", "--max-frames", "10", "--tracking.anchor-interval-s", "0.2", "--show"]
-    config = load_config([*argv, "--spotting.lags-s", "0.1", "0.2"])
+    config = load_config([*argv, "--spotting.half-lengths-s", "0.1", "0.2"])
     assert (config.camera, config.max_frames, config.show) == (0, 10, True)
     assert config.tracking.anchor_interval_s == 0.2
-    assert config.spotting.lags_s == (0.1, 0.2)
+    assert config.spotting.half_lengths_s == (0.1, 0.2)
 
 
 def test_flags_win_over_the_file(write) -> None:

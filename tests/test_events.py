@@ -79,7 +79,7 @@ def test_the_contract_to_the_letter():
         '{"type":"micro_expression","id":1,"onset":{"frame":28,"time_s":0.933333},'
         '"apex":{"frame":31,"time_s":1.033333},"offset":{"frame":34,"time_s":1.133333},'
         '"label":"III","name":"anger","scores":{"I":0.1235,"III":0.8765},'
-        '"action_units":{"AU4":0.9123,"AU7":0.55,"AU23":0.1},"strength":0.01634,"latency_ms":66.7}'
+        '"action_units":{"AU4":0.9123,"AU7":0.55,"AU23":0.1},"strength":0.01634,"confidence":0.8765,"latency_ms":66.7}'
     )
 
 

@@ -11,56 +11,6 @@ from streamer.kernels.linear import solve_positive
 
 
 @numba.njit(cache=True)
-def mean_at(times: np.ndarray, values: np.ndarray, time_s: float, half_s: float, out: np.ndarray) -> float:
-    """out (K,) = triangle-weighted mean of values (N, K) around time_s; returns the weights' sum.
-
-    The weight is 1 - |t - time_s| / half_s. With half_s equal to the sampling interval this is linear
-    interpolation; with a longer one it is interpolation and smoothing in one. A sum of 0 means that
-    no sample lies near enough (out is then 0).
-
-    times: (N,) increasing, seconds.
-    """
-    out[:] = 0.0
-    total = 0.0
-    index = np.searchsorted(times, time_s - half_s)
-    while index < times.shape[0] and times[index] < time_s + half_s:
-        weight = 1.0 - abs(times[index] - time_s) / half_s
-        total += weight
-        for k in range(values.shape[1]):
-            out[k] += weight * values[index, k]
-        index += 1
-    if total > 0.0:
-        for k in range(values.shape[1]):
-            out[k] /= total
-    return total
-
-
-@numba.njit(cache=True)
-def bump(
-    times: np.ndarray,
-    values: np.ndarray,
-    time_s: float,
-    lag_s: float,
-    half_s: float,
-    scratch: np.ndarray,
-    out: np.ndarray,
-) -> bool:
-    """out (K,) = v(t) - (v(t - lag) + v(t + lag)) / 2, each v a `mean_at`; False where data lack.
-
-    A movement that comes and goes within 2 lag passes whole; a lasting change of posture or a slow
-    drift, linear over the window, is cancelled. scratch: (K,).
-    """
-    if mean_at(times, values, time_s, half_s, out) <= 0.0:
-        return False
-    for side in (-1.0, 1.0):
-        if mean_at(times, values, time_s + side * lag_s, half_s, scratch) <= 0.0:
-            return False
-        for k in range(out.shape[0]):
-            out[k] -= 0.5 * scratch[k]
-    return True
-
-
-@numba.njit(cache=True)
 def node_lengths(vector: np.ndarray, out: np.ndarray) -> None:
     """out (N,) = length of each node's part of vector (2N,): x0, y0, x1, y1, ..."""
     for i in range(out.shape[0]):
@@ -68,32 +18,31 @@ def node_lengths(vector: np.ndarray, out: np.ndarray) -> None:
 
 
 @numba.njit(cache=True)
-def top_rms(lengths: np.ndarray, noise: np.ndarray, count: int) -> float:
-    """Root mean square of the `count` largest of lengths (N,) over noise (N,)."""
-    ratios = lengths / noise
-    ratios.sort()
+def top_rms(response: np.ndarray, noise: np.ndarray, count: int) -> float:
+    """Root mean square, over the `count` nodes of most evidence, of response (2N,) over noise (2N,)."""
+    nodes = response.shape[0] // 2
+    squares = np.empty(nodes)
+    for i in range(nodes):
+        x, y = response[2 * i] / noise[2 * i], response[2 * i + 1] / noise[2 * i + 1]
+        squares[i] = 0.5 * (x * x + y * y)
+    squares.sort()
     total = 0.0
     for k in range(count):
-        total += ratios[ratios.shape[0] - 1 - k] ** 2
+        total += squares[nodes - 1 - k]
     return math.sqrt(total / count)
 
 
 @numba.njit(cache=True)
-def follow_noise(
-    noise: np.ndarray, lengths: np.ndarray, step: float, smallest: float, largest: float
-) -> None:
-    """Move each noise (N,) towards the running median of lengths (N,), in place.
+def follow_noise(noise: np.ndarray, values: np.ndarray, step: float, smallest: float, largest: float) -> None:
+    """Move each noise (N,) towards the running scale of values (N,), in place.
 
-    A two-dimensional Gaussian of standard deviation s has a median length of s sqrt(2 ln 2). The
-    estimate goes up by the factor exp(step) when a length lies above its median and down by it when
-    below: a stochastic quantile in the log domain, which a brief large movement cannot drag away.
+    The median size of a Gaussian variable is 0.6745 of its standard deviation. The estimate goes up by the
+    factor exp(step) when a value lies above it and down by it when below: a stochastic quantile in the log
+    domain, which a brief large movement cannot drag away.
     """
-    median = math.sqrt(2.0 * math.log(2.0))
+    up, down = math.exp(step), math.exp(-step)
     for i in range(noise.shape[0]):
-        if lengths[i] > median * noise[i]:
-            noise[i] *= math.exp(step)
-        else:
-            noise[i] *= math.exp(-step)
+        noise[i] *= up if abs(values[i]) > 0.6745 * noise[i] else down
         noise[i] = min(max(noise[i], smallest), largest)
 
 
@@ -137,76 +86,132 @@ def amplitudes(times: np.ndarray, values: np.ndarray, curve: np.ndarray, out: np
 
 
 @numba.njit(cache=True)
-def flank(
-    times: np.ndarray,
-    curve: np.ndarray,
-    apex: int,
-    step: int,
-    noise: float,
-    tolerance: float,
-    settle_s: float,
-    needed: float,
-) -> tuple[int, float]:
-    """Walk from the apex down one side of an event's curve to where it settles.
+def course(time_s: float, onset_s: float, apex_s: float, offset_s: float) -> tuple[float, float]:
+    """How much of an expression's rise and of its fall is done at a time, each 0..1: raised cosines."""
+    rise, fall = 1.0, 0.0
+    if time_s <= onset_s:
+        rise = 0.0
+    elif time_s < apex_s:
+        rise = 0.5 - 0.5 * math.cos(math.pi * (time_s - onset_s) / (apex_s - onset_s))
+    if time_s >= offset_s:
+        fall = 1.0
+    elif time_s > apex_s:
+        fall = 0.5 - 0.5 * math.cos(math.pi * (time_s - apex_s) / (offset_s - apex_s))
+    return rise, fall
+
+
+@numba.njit(cache=True)
+def course_curve(times: np.ndarray, shape: np.ndarray, fall: float, out: np.ndarray) -> None:
+    """out (N,) = course at times (N,): 0 before shape[0], 1 at shape[1], 1 - fall from shape[2] on."""
+    for i in range(times.shape[0]):
+        rise, fallen = course(times[i], shape[0], shape[1], shape[2])
+        out[i] = rise - fall * fallen
+
+
+@numba.njit(cache=True)
+def bump_weights(times: np.ndarray, centre_s: float, half_s: float, out: np.ndarray) -> float:
+    """Fill out (N,) with the weights of a matched filter; returns its noise gain, 0 where data lack.
+
+    sum(out v) is the least-squares height of a bump in v: a raised cosine of half width half_s around
+    centre_s, over a straight line. A lasting offset and a slow drift are cancelled. White noise of standard
+    deviation 1 in v gives a height of standard deviation `gain` = sqrt(sum(out^2)).
+
+    times: (N,) increasing, seconds: the bump and some of the quiet on both sides.
+    """
+    count = times.shape[0]
+    normal = np.zeros((3, 3))
+    row = np.empty(3)
+    inside = 0
+    for i in range(count):
+        t = times[i] - centre_s
+        row[0], row[1], row[2] = 1.0, t / half_s, 0.0
+        if abs(t) < half_s:
+            row[2] = 0.5 + 0.5 * math.cos(math.pi * t / half_s)
+            inside += 1
+        for a in range(3):
+            for b in range(3):
+                normal[a, b] += row[a] * row[b]
+    last = np.array([0.0, 0.0, 1.0])
+    solution = np.empty(3)
+    if inside < 3 or count - inside < 4 or not solve_positive(normal, last, solution):
+        return 0.0
+    total = 0.0
+    for i in range(count):
+        t = times[i] - centre_s
+        out[i] = solution[0] + solution[1] * t / half_s
+        if abs(t) < half_s:
+            out[i] += solution[2] * (0.5 + 0.5 * math.cos(math.pi * t / half_s))
+        total += out[i] * out[i]
+    return math.sqrt(total)
+
+
+@numba.njit(cache=True)
+def combine(values: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
+    """out (K,) = weights (N,) @ values (N, K)."""
+    out[:] = 0.0
+    for i in range(values.shape[0]):
+        for k in range(values.shape[1]):
+            out[k] += weights[i] * values[i, k]
+
+
+@numba.njit(cache=True)
+def _course_error(times: np.ndarray, curve: np.ndarray, shape: np.ndarray, level: np.ndarray) -> float:
+    """Least squares of curve = level[0] + level[1] rise - level[2] fall; returns the squared error's sum."""
+    normal = np.zeros((3, 3))
+    right = np.zeros(3)
+    row = np.empty(3)
+    square = 0.0
+    for i in range(times.shape[0]):
+        rise, fall = course(times[i], shape[0], shape[1], shape[2])
+        row[0], row[1], row[2] = 1.0, rise, -fall
+        for a in range(3):
+            right[a] += row[a] * curve[i]
+            for b in range(3):
+                normal[a, b] += row[a] * row[b]
+        square += curve[i] * curve[i]
+    for a in range(3):
+        normal[a, a] += 1e-9
+    if not solve_positive(normal, right, level):
+        return np.inf
+    return max(0.0, square - level[0] * right[0] - level[1] * right[1] - level[2] * right[2])
+
+
+@numba.njit(cache=True)
+def fit_course(
+    times: np.ndarray, curve: np.ndarray, least_s: float, most_s: float, shape: np.ndarray, level: np.ndarray
+) -> float:
+    """Fit onset, apex and offset to an event's curve; returns the squared error's sum.
+
+    The curve is level[0] before the onset, rises by level[1] to the apex and falls by level[2] to the
+    offset (`course`). The three times are found by pattern search, the levels by least squares at each step.
 
     Args:
-        times, curve: (N,) seconds and event curve; apex: index of the peak; step: -1 or +1.
-        noise: standard deviation of the curve.
-        tolerance: change counting as flat, as a share of the height descended so far.
-        settle_s: how long the curve must stay flat. needed: fall below the peak that must be reached
-            before it may settle at all.
-
-    Returns:
-        (state, level): state 0 settled, 1 rose again before it settled, 2 data ended; level of the floor.
+        times, curve: (N,).
+        least_s, most_s: bounds of the time from onset to apex and from apex to offset.
+        shape: (3,) onset, apex, offset in seconds; in: where to begin, out: the fit.
+        level: (3,) out.
     """
-    peak = curve[apex]
-    floor, at = peak, apex
-    i = apex + step
-    while 0 <= i < times.shape[0]:
-        height = peak - floor
-        margin = max(2.5 * noise, tolerance * height)
-        if curve[i] < floor - margin or (curve[i] < floor and at == apex):
-            floor, at = curve[i], i
-        if height >= needed:
-            if curve[i] > floor + max(4.0 * noise, 0.3 * height):
-                return 1, floor
-            if abs(times[i] - times[at]) >= settle_s:
-                total, count = 0.0, 0
-                j = at
-                while j != i + step:
-                    total += curve[j]
-                    count += 1
-                    j += step
-                return 0, total / count
-        i += step
-    return 2, floor
-
-
-@numba.njit(cache=True)
-def crossing(times: np.ndarray, curve: np.ndarray, apex: int, step: int, level: float) -> float:
-    """Time at which the curve first falls to `level`, walking from the apex; interpolated."""
-    i = apex
-    while 0 <= i + step < times.shape[0]:
-        j = i + step
-        if curve[j] <= level:
-            share = (curve[i] - level) / (curve[i] - curve[j]) if curve[i] > curve[j] else 1.0
-            return times[i] + share * (times[j] - times[i])
-        i = j
-    return times[i]
-
-
-@numba.njit(cache=True)
-def smooth(times: np.ndarray, curve: np.ndarray, half_s: float, out: np.ndarray) -> None:
-    """out (N,) = curve (N,) averaged with triangular weights of half width half_s around each sample."""
-    start = 0
-    for i in range(times.shape[0]):
-        while times[start] <= times[i] - half_s:
-            start += 1
-        total, weights = 0.0, 0.0
-        j = start
-        while j < times.shape[0] and times[j] < times[i] + half_s:
-            w = 1.0 - abs(times[j] - times[i]) / half_s
-            total += w * curve[j]
-            weights += w
-            j += 1
-        out[i] = total / weights
+    best = _course_error(times, curve, shape, level)
+    trial, trial_level = shape.copy(), level.copy()
+    step = 0.5 * max(shape[1] - shape[0], shape[2] - shape[1])
+    while step > 0.1 * least_s:
+        improved = False
+        for k in range(4):
+            for sign in (-1.0, 1.0):
+                trial[:] = shape
+                if k < 3:
+                    trial[k] += sign * step
+                else:  # all three together
+                    trial += sign * step
+                rise_s, fall_s = trial[1] - trial[0], trial[2] - trial[1]
+                if min(rise_s, fall_s) < least_s or max(rise_s, fall_s) > most_s:
+                    continue
+                error = _course_error(times, curve, trial, trial_level)
+                if error < best * (1.0 - 1e-6) and trial_level[1] > 0.0:
+                    best = error
+                    shape[:] = trial
+                    level[:] = trial_level
+                    improved = True
+        if not improved:
+            step *= 0.5
+    return best
