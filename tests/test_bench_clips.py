@@ -213,9 +213,10 @@ def test_a_large_face_gets_a_large_picture():
 def test_a_plan_covers_what_is_asked():
     jobs = plan.plan(Scope(scale="full", axes=("displacement", "slow"), sets=("tuning",)))
     assert {job.axis for job in jobs} == {"displacement", "slow"}
-    per_point = [job for job in jobs if (job.axis, job.point) == ("displacement", "1")]
-    assert {job.description.portrait for job in per_point} == {"astronaut", "hopper"}
-    assert sum(len(job.description.clip.injections) for job in per_point) >= 16
+    per_point = [job.description for job in jobs if (job.axis, job.point) == ("displacement", "1")]
+    stills = [description for description in per_point if isinstance(description, RenderedClip)]
+    assert {still.portrait for still in stills} == {"astronaut", "hopper"}
+    assert sum(len(still.clip.injections) for still in stills) >= 16
     assert len({clip_key(job.description) for job in jobs}) == len(jobs)
     quick = plan.plan(Scope(axes=("displacement",), sets=("tuning",)))
     assert [job.point for job in quick[::2]] == ["0.5", "1", "2"]
@@ -244,9 +245,10 @@ def test_footage_of_a_set_gets_expressions(tmp_path):
         ("real", "micro", "own"),
         ("real-uninjected", "uninjected", "own"),
     ]
-    for job in jobs[:2]:
-        (injection,) = job.description.injections
+    clips_of = [job.description for job in jobs if isinstance(job.description, FootageClip)]
+    for description in clips_of[:2]:
+        (injection,) = description.injections
         assert 0.9 <= injection.onset_s < injection.offset_s < 3.5
         assert injection.peak == 0.02
-    assert jobs[0].description.injections != jobs[1].description.injections
-    assert jobs[2].description.injections == ()
+    assert clips_of[0].injections != clips_of[1].injections
+    assert clips_of[2].injections == ()

@@ -380,8 +380,11 @@ def _plot_confidence(figures: dict[str, Any], pyplot: Any) -> Any:
     places[0].set(xlabel="confidence", ylabel="share that is true", xlim=(0, 1), ylim=(0, 1))
     places[1].set(xlabel="false events a minute, nothing injected", ylabel="recall", ylim=(0, 1.03))
     places[1].set_xscale("symlog", linthresh=1)
+    places[1].set_xticks([0, 1, 2, 5, 10, 20, 50], ["0", "1", "2", "5", "10", "20", "50"])
+    places[1].set_xlim(left=0)
     for place in places:
         place.grid(alpha=0.3)
-        place.legend(fontsize=6.5, frameon=False)
+        if place.get_legend_handles_labels()[0]:
+            place.legend(fontsize=6.5, frameon=False)
     figure.tight_layout()
     return figure
