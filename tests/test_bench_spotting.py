@@ -86,7 +86,7 @@ def test_a_run_from_end_to_end_and_again(one_job, tmp_path, landmarker, capsys):
     assert (out.parent / "spotting_displacement.png").stat().st_size > 1000
 
     kept = {path: path.stat().st_mtime_ns for path in cache.iterdir()}
-    assert len(kept) == 3  # the clip, its truth, our events
+    assert len(kept) == 4  # the clip, its truth, our events, and those of all candidates
     spotting.bench_spotting(replace(config, out=None))
     assert {path: path.stat().st_mtime_ns for path in cache.iterdir()} == kept
 
