@@ -16,6 +16,7 @@ from standin import write_engine
 
 from streamer import landmarker_model
 from streamer.__main__ import main
+from streamer.fetching import FetchError
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +142,7 @@ def test_a_missing_landmark_model_without_a_network(standin, clip, tmp_path, mon
     _says(capfd, "x.task")
 
     def nothing() -> bytes:
-        raise landmarker_model._FetchError("no network")
+        raise FetchError("no network")
 
     monkeypatch.setattr(landmarker_model, "cache_path", lambda: tmp_path / "cache" / "face_landmarker.task")
     monkeypatch.setattr(landmarker_model, "_from_address", nothing)
