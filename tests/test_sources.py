@@ -188,7 +188,7 @@ def test_frames_are_freed_without_the_garbage_collector(tmp_path):
             for frame in source.frames():
                 assert isinstance(frame, Frame)
                 assert frame.image is not None
-            alive = sum(isinstance(thing, av.VideoFrame) for thing in gc.get_objects())
+            alive = sum(type(thing) is av.VideoFrame for thing in gc.get_objects())
     finally:
         gc.enable()
     assert alive <= 5  # of 40: the newest, and the first one, whose display matrix was read
