@@ -131,7 +131,7 @@ class SpottingConfig:
     """A longer hole between two frames empties the window."""
     score: Positive = 2.2
     """Evidence over noise, RMS of the most moved nodes, that opens a candidate; noise alone gives 1.6."""
-    score_slow: Positive = 4.2
+    score_slow: Positive = 3.0
     """The same for a movement longer than 0.5 s: slow drifts are more common than slow expressions."""
     top_nodes: Count = 4
     """How many of the most moved nodes count."""
