@@ -167,8 +167,6 @@ class SpottingConfig:
     """Mean excursion in that stretch, as a share of the rise, that rejects the candidate."""
     longest_s: Positive = 4.0
     """A movement that has not returned by then is a change of posture."""
-    history_s: Positive = 5.0
-    """Stretch before a candidate that is looked at."""
     rigid: Share = 0.9
     """Share of a movement explained by a rigid motion beyond which it is the head's."""
     blink: Share = 0.3

@@ -44,7 +44,7 @@ UPPER_FACE = 7
 MOUTH = 10
 """Nodes 10..13 are the mouth: those that speech moves."""
 CAPACITY = 4096
-"""Frames kept: `history_s` at up to 340 frames a second."""
+"""Frames kept, half of them at least: 8 s, the longest that is looked back, at up to 250 frames a second."""
 CONFIDENCE = {
     "constant": -5.14,
     "score": 0.57,
@@ -322,7 +322,8 @@ class Spotter:
         during = np.flatnonzero(span) + start
         if self._quality[during].min() < c.least_quality:
             return "covered"
-        if self._is_light(times, curve, (onset_s, offset_s), start):
+        around = np.flatnonzero((times >= onset_s - 0.15) & (times <= offset_s + 0.15))
+        if self._is_light(curve[around], start + around):
             return "light"
         if self._rigid_share(motion, shares) > c.rigid:
             return "head"
@@ -331,7 +332,7 @@ class Spotter:
         if lengths[MOUTH:].max() == strength and speech > c.speech:
             return "speech"
         upper = lengths[UPPER_FACE:].max() <= 0.5 * strength
-        if upper and self._is_blink(times, curve, (onset_s, offset_s), start, strength):
+        if upper and self._is_blink(curve[around], start + around, strength):
             return "blink"
         confidence = 1.0
         if brief:
@@ -428,27 +429,26 @@ class Spotter:
         fit = rows @ np.linalg.lstsq(rows, shares, rcond=None)[0]
         return float(1.0 - ((shares - fit) ** 2).sum() / max((shares**2).sum(), 1e-12))
 
-    def _is_light(self, times: np.ndarray, curve: np.ndarray, span: tuple[float, float], start: int) -> bool:
-        """Whether the light changed in step with the movement: shadows that move look like skin that does."""
+    def _is_light(self, curve: np.ndarray, frames: np.ndarray) -> bool:
+        """Whether the light changed in step with the movement: shadows that move look like skin that does.
+
+        curve: (N,) of the event. frames: (N,) its places in the window.
+        """
         c = self.config
-        inside = np.flatnonzero((times >= span[0] - 0.15) & (times <= span[1] + 0.15))
-        light = self._light[start + inside]
+        light = self._light[frames]
         light = light[:, np.ptp(light, axis=0) >= c.light]
         light = light - light.mean(0)
-        part = curve[inside] - curve[inside].mean()
+        part = curve - curve.mean()
         size = np.sqrt((part**2).sum() * (light**2).sum(0))
         return bool((np.abs(part @ light) > c.light_likeness * size).any())
 
-    def _is_blink(
-        self, times: np.ndarray, curve: np.ndarray, span: tuple[float, float], start: int, strength: float
-    ) -> bool:
-        """Whether an eye shut in step with a movement of the upper face."""
+    def _is_blink(self, curve: np.ndarray, frames: np.ndarray, strength: float) -> bool:
+        """Whether an eye shut in step with a movement of the upper face; see `_is_light`."""
         c = self.config
-        inside = np.flatnonzero((times >= span[0] - 0.15) & (times <= span[1] + 0.15))
-        closure = self._eyes[start + inside].max(1)
+        closure = self._eyes[frames].max(1)
         if closure.max() < c.blink or strength > c.blink_strength:
             return False
-        a, b = curve[inside] - curve[inside].mean(), closure - closure.mean()
+        a, b = curve - curve.mean(), closure - closure.mean()
         return bool((a * b).sum() > c.blink_likeness * np.sqrt((a * a).sum() * (b * b).sum()))
 
 

@@ -26,7 +26,7 @@ OSCILLATION = 0.01
 def _bilinear(x: float, y: float) -> tuple[float, float, float, float]:
     """Weights, float32, of the pixels at (0, 0), (1, 0), (0, 1) and (1, 1) for the value at (x, y)."""
     a, b, c = (1.0 - x) * (1.0 - y), x * (1.0 - y), (1.0 - x) * y
-    return np.float32(a), np.float32(b), np.float32(c), np.float32(x * y)  # pyright: ignore  # pyright: ignore[reportReturnType]
+    return np.float32(a), np.float32(b), np.float32(c), np.float32(x * y)  # pyright: ignore[reportReturnType]
 
 
 @numba.njit(cache=True, nogil=True)
