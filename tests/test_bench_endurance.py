@@ -6,11 +6,9 @@ import cv2
 import numpy as np
 import pytest
 from media import picture, pictures, write_clip
-from standin import write_engine
 
 from streamer.bench import endurance
 from streamer.bench.endurance import PacedCamera, high_speed_table, repeated, run_at_high_speed
-from streamer.engine import load_engine
 from streamer.errors import SourceError
 from streamer.messages import Frame
 from streamer.sources.live import DeviceLost
@@ -22,13 +20,6 @@ class NoFace:
 
     def close(self):
         pass
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("engine") / "standin"
-    write_engine(folder)
-    return load_engine(folder, "cpu")
 
 
 class FakeTime:

