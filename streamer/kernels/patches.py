@@ -174,7 +174,8 @@ def match_patches(
         points[i, 0], points[i, 1] = x + half, y + half
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)
+# Always inlined: left to itself the compiler rounds differently in a first run than in one from the cache.
+@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"}, forceinline=True)
 def _mismatch(
     picture: np.ndarray, x: float, y: float, patch: np.ndarray, gradient: np.ndarray, upper: np.ndarray
 ) -> tuple[float, float, float]:
