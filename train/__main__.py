@@ -1,4 +1,4 @@
-"""python -m train: fit | export | sample | measure | variants."""
+"""python -m train: fit | export | sample | measure | variants | check."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from streamer.errors import StreamerError
+from train.datasets.check import CheckConfig, check
 from train.export import ExportConfig, export
 from train.loop import FitConfig, fit
 from train.measure import MeasureConfig, measure
@@ -20,6 +21,7 @@ Command = (
     | Annotated[SampleConfig, tyro.conf.subcommand("sample")]
     | Annotated[MeasureConfig, tyro.conf.subcommand("measure")]
     | Annotated[VariantsConfig, tyro.conf.subcommand("variants")]
+    | Annotated[CheckConfig, tyro.conf.subcommand("check")]
 )
 
 
@@ -39,6 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
             print(make_sample(command))
         elif isinstance(command, MeasureConfig):
             print(f"{command.out}: {measure(command)['samples']} expressions measured")
+        elif isinstance(command, CheckConfig):
+            text, lacking = check(command)
+            print(text)
+            return 1 if lacking else 0
         else:
             print(variants(command), end="")
     except StreamerError as error:
