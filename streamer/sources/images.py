@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import re
 import zlib
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -18,6 +20,9 @@ from streamer.sources.base import FileSource, Picture, check_size, silence_openc
 log = logging.getLogger(__name__)
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp"}
+
+DECODERS = 2
+"""Threads that decode images: a PNG takes longer than everything else that is done with a frame."""
 
 _JPEG = b"\xff\xd8"
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -45,9 +50,11 @@ class ImageFolder(FileSource):
         self.fps = self._rate = fps
         silence_opencv()
         self._files = numbered_images(folder)
+        self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
         self._decoded = self._decode()
         first = next(self._decoded, None)
         if first is None:
+            self._release()
             raise SourceError(f"{folder}: none of its {len(self._files)} images can be read")
         self._first: tuple[int, float, Picture] | None = first
         self.height, self.width = first[2].height, first[2].width
@@ -59,16 +66,15 @@ class ImageFolder(FileSource):
         yield from self._decoded
 
     def _release(self) -> None:
-        """Nothing stays open between images."""
+        self._decoders.shutdown(wait=False, cancel_futures=True)
 
     def _decode(self) -> Iterator[tuple[int, float, Picture]]:
         origin = previous = self._files[0][0]
         size_of: tuple[Path, tuple[int, int]] | None = None
-        for number, path in self._files:
+        for number, path, picture in self._read_ahead():
             if number > previous + 1:
                 self._drops.add("missing image", number - previous - 1)
             previous = number
-            picture = read_image(path)
             if picture is None:
                 self._drops.add("unreadable image")
                 log.warning("%s cannot be read as an image: skipped", path)
@@ -82,6 +88,23 @@ class ImageFolder(FileSource):
                     f"{path} is {_size(size)}; crop or scale them alike"
                 )
             yield number - origin, (number - origin) / self._rate, picture
+
+    def _read_ahead(self) -> Iterator[tuple[int, Path, Picture | None]]:
+        """The images in their order, several of them decoded at once; they are read one by one, here, since
+        a read from a dead network drive would hold up the decoders' exit."""
+        ahead: deque[tuple[int, Path, Future[Picture | None]]] = deque()
+        for number, path in self._files:
+            try:
+                data = path.read_bytes()
+            except OSError:
+                data = b""
+            ahead.append((number, path, self._decoders.submit(decode_image, data, str(path))))
+            if len(ahead) > DECODERS:
+                number, path, picture = ahead.popleft()
+                yield number, path, picture.result()
+        while ahead:
+            number, path, picture = ahead.popleft()
+            yield number, path, picture.result()
 
 
 def numbered_images(folder: Path) -> list[tuple[int, Path]]:
@@ -127,10 +150,15 @@ def read_image(path: Path) -> Picture | None:
         data = path.read_bytes()
     except OSError:
         return None
+    return decode_image(data, str(path))
+
+
+def decode_image(data: bytes, name: str) -> Picture | None:
+    """What `read_image` gives, of a file's content. name: for errors."""
     size = stated_size(data)
     if size is None:
         return None
-    check_size(str(path), *size)
+    check_size(name, *size)
     coded = np.frombuffer(data, np.uint8)
     if not data.startswith(_JPEG):
         image = cv2.imdecode(coded, cv2.IMREAD_COLOR)
