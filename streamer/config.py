@@ -133,7 +133,7 @@ class SpottingConfig:
     """Evidence over noise, RMS of the most moved nodes, that opens a candidate; noise alone gives 1.6."""
     score_slow: Positive = 3.0
     """The same for a movement longer than 0.5 s: slow drifts are more common than slow expressions."""
-    top_nodes: Count = 4
+    top_nodes: Count = 3
     """How many of the most moved nodes count."""
     peak_reach: Positive = 0.4
     """A candidate is the largest evidence within so many half-lengths on both sides."""
@@ -149,7 +149,7 @@ class SpottingConfig:
     """Mean match quality of the nodes below which, during a movement, something else is seen than skin."""
     light: Positive = 0.03
     """Change of brightness in a quarter of the face (natural logarithm) that may look like a movement."""
-    light_likeness: Share = 0.6
+    light_likeness: Share = 0.9
     """Correlation of a movement with the light that makes it the light's."""
     least_return: Share = 0.5
     """Share of the rise that has to be undone at the offset."""
@@ -157,13 +157,15 @@ class SpottingConfig:
     """Height of the fitted rise that a candidate needs, as a share of its response."""
     least_side_s: Positive = 0.03
     """Shortest rise and shortest fall."""
+    drift_stiffness: float = 0.3
+    """Ridge on the drift that is fitted under a movement, as a share of what the data say of it."""
     settle_s: float = 0.1
     """How long after the fitted offset an event is decided."""
     settle_slow_s: Positive = 0.4
     """The same for the offset of a movement longer than 0.5 s."""
     calm_s: float = 1.0
     """Stretch before the onset that must be calm."""
-    restless: float = 0.3
+    restless: float = 0.6
     """Mean excursion in that stretch, as a share of the rise, that rejects the candidate."""
     longest_s: Positive = 4.0
     """A movement that has not returned by then is a change of posture."""
@@ -181,7 +183,7 @@ class SpottingConfig:
     """Time over which the mouth's speed is taken."""
     speech_motion: float = 0.004
     """Motion of a mouth node in that time (IOD) that counts as activity."""
-    speech: Share = 0.25
+    speech: Share = 0.3
     """Share of mouth activity before the onset that makes a movement of the mouth speech."""
     head_shift: float = 0.002
     """Noise added per IOD by which the head shifts to and fro in step."""
@@ -199,7 +201,7 @@ class SpottingConfig:
     """Shortest time constant of the running noise estimate."""
     noise_halves: float = 16.0
     """Time constant of the running noise estimate, in half-lengths."""
-    most_open: Count = 8
+    most_open: Count = 12
     """Candidates followed at once."""
 
 

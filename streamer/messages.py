@@ -161,6 +161,7 @@ class KeyFrames:
     strength: peak displacement of the most moved node, IOD.
     snr: height of the fitted course over its noise.
     confidence: probability (0..1) that the movement is an expression; 1 for a macro-expression.
+    evidence: what the confidence was computed from, by name, see `streamer.confidence`.
     decided_frame: index of the last frame that the decision needed.
     """
 
@@ -172,6 +173,7 @@ class KeyFrames:
     strength: float
     snr: float
     confidence: float
+    evidence: dict[str, float]
     decided_frame: int
 
 

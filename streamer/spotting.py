@@ -2,30 +2,32 @@
 
 Everything is measured in seconds, so the frame rate may be anything and may vary.
 
-1.  At several half-lengths a matched filter asks at every frame how much of a bump (a raised cosine over
-    a straight line) the displacement of each node holds. The answer, over the running noise of each
-    component, is the evidence; its local maxima over time are candidates.
-2.  A candidate's response is a direction in the space of all nodes. The displacement projected on it
-    (each component weighted by its noise) is one curve; a rise and a fall fitted to it give onset, apex
-    and offset.
+1.  At several half-lengths a matched filter asks how much of a bump (a raised cosine over a straight line)
+    the displacement of each node holds. The answer, over the running noise of each component, is the
+    evidence, for the upper and the lower face apart: a brow is seen to move while the mouth speaks. Its
+    local maxima over time are candidates.
+2.  A candidate's response is a direction in the space of its nodes. The displacement projected on it
+    (each component weighted by its noise) is one curve; a rise and a fall on a drift, fitted to it, give
+    onset, apex and offset.
 3.  What does not return, is restless before, or is the head's, a blink's, the light's or speech is
     rejected and counted. Each event that is left has a confidence, calibrated on clips with known truth
-    (`CONFIDENCE`). Up to 0.5 s is a micro-expression, longer a macro-expression.
+    (`streamer.confidence`). Up to 0.5 s is a micro-expression, longer a macro-expression.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from dataclasses import dataclass
 
 import numpy as np
 
+from streamer.confidence import breadth, coherence, confidence_of, shrink, symmetry
 from streamer.config import SpottingConfig
 from streamer.kernels.registration import TERMS, head_basis
 from streamer.kernels.windows import (
     amplitudes,
-    bump_weights,
-    combine,
+    bump_heights,
     course_curve,
     fit_course,
     follow_noise,
@@ -39,37 +41,33 @@ NODE_COUNT = 14
 COMPONENTS = 2 * NODE_COUNT
 MICRO_S = 0.5
 """Longest micro-expression (Yan et al. 2013, "How fast are the leaked facial expressions")."""
-UPPER_FACE = 7
-"""Nodes 0..6 are the brows and the bridge of the nose: those that a blink can move."""
+PARTS = {"upper": slice(0, 7), "lower": slice(7, NODE_COUNT)}
+"""Nodes 0..6 are the brows and the bridge of the nose, those that a blink can move; the rest is the lower
+face. A movement is looked for in each part by itself."""
+COMPONENTS_OF = {part: slice(2 * nodes.start, 2 * nodes.stop) for part, nodes in PARTS.items()}
+LIGHT = {"upper": slice(0, 2), "lower": slice(2, 4)}
+"""Which of `Motion.light` falls on each part."""
 MOUTH = 10
 """Nodes 10..13 are the mouth: those that speech moves."""
 CAPACITY = 4096
 """Frames kept, half of them at least: 8 s, the longest that is looked back, at up to 250 frames a second."""
-CONFIDENCE = {
-    "constant": -5.14,
-    "score": 0.57,
-    "coherence": 5.39,
-    "roughness": -1.51,
-    "restless": -3.13,
-    "speech": -3.66,
-    "blink": -1.43,
-    "fall": -2.38,
-    "short": -33.7,
-}
-"""Weights of the logistic regression that `_confidence` computes. Fitted, and judged with whole clips left
-out, on rendered portraits (steady, talking, turning heads; 0.5 to 2 % of the inter-ocular distance), and on
-footage of people who talk and pull faces, where every report counted as false (docs/signal.md)."""
 
 
 @dataclass
 class _Candidate:
-    """A local maximum of the evidence: response (28,) and noise (28,), IOD."""
+    """A local maximum of the evidence in one part of the face: response (28,) and noise (28,), IOD.
 
+    due_s: when there is anything new to judge it by.
+    """
+
+    part: str
     time_s: float
     half_s: float
     score: float
     response: np.ndarray
     noise: np.ndarray
+    stirred: float
+    due_s: float = float("-inf")
 
 
 class Spotter:
@@ -95,7 +93,6 @@ class Spotter:
         self._light = np.empty((CAPACITY, 4))
         self._quality = np.empty(CAPACITY)
         self._speech = np.empty(CAPACITY)
-        self._weights = np.empty(CAPACITY)
         self._segment = -1
         self._watched_s = 0.0
         self._interval_s = 1 / 30
@@ -104,10 +101,14 @@ class Spotter:
     def reset(self) -> None:
         """Forget the window (a gap, another face); what is known of the noise stays."""
         self._count = 0
+        self._offsets = np.zeros((NODE_COUNT, 2))
         self._begun_s = float("inf")
-        self._rings: list[deque[_Candidate]] = [deque() for _ in self._halves]
+        self._rings: dict[tuple[int, str], deque[_Candidate]] = {
+            (number, part): deque() for number in range(len(self._halves)) for part in PARTS
+        }
+        self._answered_s = [float("-inf")] * len(self._halves)
         self._open: list[_Candidate] = []
-        self._settled_s = float("-inf")
+        self._settled_s = dict.fromkeys(PARTS, float("-inf"))
         self._rejected_s = float("-inf")
 
     def update(self, motion: Motion) -> list[KeyFrames]:
@@ -118,24 +119,39 @@ class Spotter:
             self.reset()
             self._segment = motion.segment
         self._append(motion)
-        for number in range(len(self._halves)):
-            self._respond(number, motion.time_s)
+        for number, half in enumerate(self._halves):
+            # A long filter answers nearly the same from frame to frame.
+            if motion.time_s - self._answered_s[number] >= 0.08 * half - 0.5 * self._interval_s:
+                self._respond(number, motion.time_s)
         found = []
         for candidate in sorted(self._open, key=lambda c: -c.score):
-            if candidate.time_s <= self._settled_s:
-                self._open.remove(candidate)
+            if candidate not in self._open or candidate.due_s > motion.time_s:
                 continue
             verdict = self._judge(candidate, motion)
             if verdict is None or (isinstance(verdict, KeyFrames) and self._is_flank(verdict, candidate)):
                 continue
             self._open.remove(candidate)
             if isinstance(verdict, KeyFrames):
-                self._settled_s = verdict.offset.time_s
+                self._settle(candidate.part, verdict)
                 found.append(verdict)
             elif abs(candidate.time_s - self._rejected_s) > 0.15:
                 self._rejected_s = candidate.time_s
                 self.rejected[verdict] += 1
         return found
+
+    def _settle(self, part: str, event: KeyFrames) -> None:
+        """What happened in this part of the face up to the event's offset, and in the other part at the same
+        time and speed, belongs to the event."""
+        onset_s, offset_s = event.onset.time_s, event.offset.time_s
+        for name in PARTS:
+            if name == part or event.kind == "micro":
+                self._settled_s[name] = max(self._settled_s[name], offset_s)
+        self._open = [
+            c
+            for c in self._open
+            if c.time_s > self._settled_s[c.part]
+            and not (onset_s < c.time_s < offset_s and c.half_s > 0.25 * (offset_s - onset_s))
+        ]
 
     def _is_flank(self, event: KeyFrames, candidate: _Candidate) -> bool:
         """Whether a slow event ends in a stronger movement that is not decided yet: then it has to wait,
@@ -144,7 +160,7 @@ class Spotter:
             other.score > candidate.score
             and event.onset.time_s < other.time_s < event.offset.time_s + self.config.settle_s * 3
             for other in self._open
-            if other is not candidate
+            if other is not candidate and other.part == candidate.part
         )
 
     # -- window ------------------------------------------------------------------------------------
@@ -172,12 +188,19 @@ class Spotter:
             self._begun_s = motion.time_s
         self._times[i] = motion.time_s
         self._frames[i] = motion.frame
-        self._values[i, :COMPONENTS] = motion.displacement.ravel()
+        displacement = motion.displacement.astype(np.float64)
+        lost = motion.quality == 0.0
+        if lost.any():
+            # A node that was lost begins anew somewhere: that is no movement.
+            last = self._values[i - 1, :COMPONENTS].reshape(NODE_COUNT, 2) if i else displacement
+            self._offsets[lost] = (last - displacement)[lost]
+        displacement += self._offsets
+        self._values[i, :COMPONENTS] = displacement.ravel()
         self._values[i, COMPONENTS:] = motion.head
         self._eyes[i] = motion.eyes
         self._light[i] = motion.light
         self._quality[i] = motion.quality.mean()
-        self._speech[i] = self._mouth_activity(motion.displacement)
+        self._speech[i] = self._mouth_activity(displacement)
         self._count = i + 1
 
     def _mouth_activity(self, displacement: np.ndarray) -> float:
@@ -203,41 +226,51 @@ class Spotter:
         half = self._halves[number]
         side = max(c.side_s, c.side * half)
         centre = now - half - side
-        start = int(np.searchsorted(self._times[: self._count], centre - half - side - 1e-6))
-        if self._times[0] > centre - half - side + 1.5 * self._interval_s:
+        begin = centre - half - side
+        if self._begun_s > begin + 1.5 * self._interval_s:
             return
-        times = self._times[start : self._count]
-        weights = self._weights[: len(times)]
-        if bump_weights(times, centre, half, weights) <= 0.0:
-            return
+        start = int(self._times[: self._count].searchsorted(begin - 1e-6))
         response = np.empty(COMPONENTS + 6)
-        combine(self._values[start : self._count], weights, response)
-        response, head = response[:COMPONENTS], response[COMPONENTS:]
-        stirred = c.head_shift * np.hypot(head[0], head[1]) + c.head_turn * (
-            abs(head[2]) + abs(head[3]) + np.hypot(head[4], head[5])
+        window = slice(start, self._count)
+        if bump_heights(self._times[window], self._values[window], centre, half, response) <= 0.0:
+            return
+        x, y, roll, size, yaw, pitch = response[COMPONENTS:].tolist()
+        response = response[:COMPONENTS]
+        stirred = c.head_shift * math.hypot(x, y) + c.head_turn * (
+            abs(roll) + abs(size) + math.hypot(yaw, pitch)
         )
-        noise = np.sqrt(self._noise[number] ** 2 + stirred**2 + c.noise_systematic**2)
-        score = top_rms(response, noise, c.top_nodes)
+        noise = np.sqrt(self._noise[number] ** 2 + (stirred**2 + c.noise_systematic**2))
         # A movement fills a long filter's response for longer, and must not be learned as noise meanwhile.
         memory_s = max(c.noise_s, c.noise_halves * half)
-        step = self._interval_s / (memory_s if self._watched_s > memory_s else 0.25 * memory_s)
+        passed_s = min(now - self._answered_s[number], half)
+        self._answered_s[number] = now
+        step = passed_s / (memory_s if self._watched_s > memory_s else 0.25 * memory_s)
         follow_noise(self._noise[number], response, min(step, 0.3), c.noise_least, c.noise_most)
+        for part, components in COMPONENTS_OF.items():
+            score = top_rms(response[components], noise[components], c.top_nodes)
+            self._peak(number, _Candidate(part, centre, half, score, response, noise, stirred))
 
-        ring = self._rings[number]
-        ring.append(_Candidate(centre, half, score, response, noise))
+    def _peak(self, number: int, latest: _Candidate) -> None:
+        """Open a candidate if the evidence was largest a little before the latest answer."""
+        c = self.config
+        half = latest.half_s
+        ring = self._rings[number, latest.part]
+        ring.append(latest)
         reach = c.peak_reach * half
-        while ring and ring[0].time_s < centre - 2 * reach - 1e-9:
+        while ring and ring[0].time_s < latest.time_s - 2 * reach - 1e-9:
             ring.popleft()
         middle = None
         for entry in ring:
-            if entry.time_s <= centre - reach + 1e-9:
+            if entry.time_s <= latest.time_s - reach + 1e-9:
                 middle = entry
         if middle is None or middle.score < c.score or middle.score < max(entry.score for entry in ring):
             return
-        if middle.time_s <= self._settled_s or middle in self._open:
+        if middle.time_s <= self._settled_s[middle.part] or middle in self._open:
             return
         for other in list(self._open):
-            if abs(other.time_s - middle.time_s) < 0.5 * max(half, other.half_s):
+            if other.part == middle.part and abs(other.time_s - middle.time_s) < 0.5 * max(
+                half, other.half_s
+            ):
                 if other.score >= middle.score:
                     return
                 self._open.remove(other)
@@ -253,16 +286,19 @@ class Spotter:
     def _judge(self, candidate: _Candidate, motion: Motion) -> KeyFrames | str | None:
         """The event, the cause of its rejection, or None while its end is still to come."""
         c = self.config
-        half = candidate.half_s
+        half, now = candidate.half_s, motion.time_s
+        part, nodes = candidate.part, PARTS[candidate.part]
         z = candidate.response / candidate.noise
         node_z = np.sqrt((z.reshape(NODE_COUNT, 2) ** 2).sum(1) / 2)
-        moved = node_z > min(c.node_score, 0.6 * node_z.max())
+        moved = np.zeros(NODE_COUNT, bool)
+        moved[nodes] = node_z[nodes] > min(c.node_score, 0.6 * node_z[nodes].max())
         precision = np.where(np.repeat(moved, 2), 1.0 / candidate.noise**2, 0.0)
         power = float((candidate.response**2 * precision).sum())
         direction = candidate.response * precision / power
 
         # What came before the last event's offset belongs to that event.
-        begin_s = max(candidate.time_s - 2 * half - c.before_s, self._settled_s)
+        reach = 1.5 * half + c.before_s
+        begin_s = max(candidate.time_s - reach, self._settled_s[part])
         start, stop = np.searchsorted(
             self._times[: self._count], [begin_s, candidate.time_s + 4 * half + c.before_s]
         ).tolist()
@@ -272,23 +308,26 @@ class Spotter:
             return "gap"
         curve = np.empty(len(times))
         project(values, values[0], direction, curve)
-        now = motion.time_s
         shape = candidate.time_s + np.array([-half, 0.0, half])
-        level = np.zeros(3)
+        level = np.zeros(4)
         # Only what lies near is fitted; a drift further away is no part of the movement.
-        near = int(np.searchsorted(times, candidate.time_s + 2 * half + c.before_s))
+        near = int(np.searchsorted(times, candidate.time_s + reach))
         least = max(c.least_side_s, 0.9 * self._interval_s)
-        error = fit_course(times[:near], curve[:near], least, 3 * half, shape, level)
+        error = fit_course(times[:near], curve[:near], least, 3 * half, c.drift_stiffness, shape, level)
         onset_s, apex_s, offset_s = shape.tolist()
-        before, rise, fall = level.tolist()
+        before, rise, fall, drift = level.tolist()
+        before -= drift * apex_s  # at time zero
         if rise <= c.least_rise:
             return "no rise"
         brief = offset_s - onset_s <= MICRO_S + min(0.05, 1.5 * self._interval_s)
-        settled = offset_s <= now - (c.settle_s if brief else c.settle_slow_s)
+        settle_s = c.settle_s if brief else c.settle_slow_s
+        settled = offset_s <= now - settle_s
         returned = fall >= c.least_return * rise
-        if not (settled and returned) and now < candidate.time_s + 2 * half + c.before_s:
+        if not (settled and returned) and now < candidate.time_s + reach:
+            candidate.due_s = min(offset_s + settle_s, now + 0.05) if returned else now + 0.02
             return None
         if not settled and now < candidate.time_s + 4 * half:
+            candidate.due_s = now + 0.05
             return None
         if not returned:
             return "no return"
@@ -302,7 +341,7 @@ class Spotter:
             return "no return"
         if not brief and candidate.score < c.score_slow:
             return "noise"
-        restless = self._restlessness(onset_s, direction, values[0], before) / rise
+        restless = self._restlessness(part, onset_s, direction, values[0]) / rise
         if restless > c.restless:
             return "restless"
 
@@ -312,9 +351,10 @@ class Spotter:
         shares = np.empty(COMPONENTS)
         if not amplitudes(times[span], values[span], form, shares):
             return "noise"
+        shrink(times[span], values[span], form, shares)
         lengths = np.empty(NODE_COUNT)
         node_lengths(shares, lengths)
-        strength = float(lengths.max())
+        strength = float(lengths[nodes].max())
         if strength < c.least_strength:
             return "too small"
         if strength > (c.most_strength if brief else c.most_strength_slow):
@@ -323,31 +363,36 @@ class Spotter:
         if self._quality[during].min() < c.least_quality:
             return "covered"
         around = np.flatnonzero((times >= onset_s - 0.15) & (times <= offset_s + 0.15))
-        if self._is_light(curve[around], start + around):
+        light = self._light_likeness(part, curve[around], start + around)
+        if light > c.light_likeness:
             return "light"
-        if self._rigid_share(motion, shares) > c.rigid:
+        rigid = self._rigid_share(motion, shares)
+        if rigid > c.rigid:
             return "head"
         before_onset = max(0, int(np.searchsorted(self._times[: self._count], onset_s)) - 1)
         speech = float(self._speech[before_onset])
-        if lengths[MOUTH:].max() == strength and speech > c.speech:
+        if part == "lower" and lengths[MOUTH:].max() == strength and speech > c.speech:
             return "speech"
-        upper = lengths[UPPER_FACE:].max() <= 0.5 * strength
-        if upper and self._is_blink(curve[around], start + around, strength):
+        if part == "upper" and self._is_blink(curve[around], start + around, strength):
             return "blink"
-        confidence = 1.0
-        if brief:
-            confidence = self._confidence(
-                score=min(candidate.score, 12.0),
-                coherence=_coherence(times[span], values[span], form, shares, precision),
-                roughness=float(np.sqrt(max(error, 0.0) / max(near - 6, 1))) / rise,
-                restless=restless,
-                speech=speech,
-                blink=float(self._eyes[during].max()) if upper else 0.0,
-                fall=fall / rise,
-                length_s=offset_s - onset_s,
-            )
-            if confidence < 1.0 - self.sensitivity:
-                return "unsure"
+        evidence = {
+            "score": math.log(min(candidate.score, 12.0) / 3.0),
+            "coherence": coherence(times[span], values[span], form, shares, precision),
+            "roughness": math.log(math.sqrt(max(error, 0.0) / max(near - 7, 1)) / rise + 0.03),
+            "restless": restless,
+            "fall": abs(math.log(max(fall / rise, 0.3))),
+            "short": max(0.0, 0.16 - (offset_s - onset_s)),
+            "drift": min(2.0, abs(drift) * (offset_s - onset_s) / rise),
+            "noise": math.log(float(np.median(candidate.noise[np.repeat(moved, 2)])) / 0.0005),
+            "strength": math.log(strength / 0.01),
+            "light": light,
+            "symmetry": symmetry(shares, nodes),
+            "breadth": breadth(lengths[nodes]),
+            "stirred": math.log(candidate.stirred + 1e-4),
+        }
+        confidence = confidence_of(evidence) if brief else 1.0
+        if confidence < 1.0 - self.sensitivity:
+            return "unsure"
 
         rest = motion.nodes.astype(np.float64)
         residual = min(1.0, max(0.0, 1.0 - fall / rise))
@@ -361,54 +406,24 @@ class Spotter:
             strength=strength,
             snr=float(max(rise, fall) * np.sqrt(power)),
             confidence=confidence,
+            evidence=evidence,
             decided_frame=motion.frame,
         )
 
-    @staticmethod
-    def _confidence(
-        *,
-        score: float,
-        coherence: float,
-        roughness: float,
-        restless: float,
-        speech: float,
-        blink: float,
-        fall: float,
-        length_s: float,
-    ) -> float:
-        """Probability (0..1) that a movement is an expression, by logistic regression.
-
-        Args:
-            score: evidence over noise. coherence: see `_coherence`. roughness: RMS of what the fitted
-            course leaves, over its height. restless: mean excursion before the onset, over the height.
-            speech: share of the time before in which the mouth was busy. blink: closure of the eyes
-            during a movement of the upper face alone. fall: height of the fall over the rise's.
-        """
-        w = CONFIDENCE
-        logit = (
-            w["constant"]
-            + w["score"] * np.log(score / 3.0)
-            + w["coherence"] * coherence
-            + w["roughness"] * np.log(roughness + 0.03)
-            + w["restless"] * restless
-            + w["speech"] * speech
-            + w["blink"] * blink
-            + w["fall"] * abs(np.log(max(fall, 0.3)))
-            + w["short"] * max(0.0, 0.16 - length_s)
-        )
-        return float(1.0 / (1.0 + np.exp(-logit)))
-
-    def _restlessness(self, onset_s: float, direction: np.ndarray, base: np.ndarray, level: float) -> float:
-        """Mean distance of the curve from its level at rest, before the onset."""
+    def _restlessness(self, part: str, onset_s: float, direction: np.ndarray, base: np.ndarray) -> float:
+        """Mean distance of the curve from a straight line, before the onset."""
         known = self._times[: self._count]
         start, stop = np.searchsorted(
-            known, [max(onset_s - self.config.calm_s, self._settled_s), onset_s - 0.02]
+            known, [max(onset_s - self.config.calm_s, self._settled_s[part]), onset_s - 0.02]
         )
-        if stop - start <= 3:
+        if stop - start <= 4:
             return 0.0
         curve = np.empty(int(stop - start))
         project(self._values[start:stop, :COMPONENTS], base, direction, curve)
-        return float(np.abs(curve - level).mean())
+        t = known[start:stop] - known[start:stop].mean()
+        curve -= curve.mean()
+        curve -= t * float(t @ curve) / float(t @ t)
+        return float(np.abs(curve).mean())
 
     def _key(self, time_s: float) -> KeyFrame:
         """The frame nearest to a time."""
@@ -429,18 +444,18 @@ class Spotter:
         fit = rows @ np.linalg.lstsq(rows, shares, rcond=None)[0]
         return float(1.0 - ((shares - fit) ** 2).sum() / max((shares**2).sum(), 1e-12))
 
-    def _is_light(self, curve: np.ndarray, frames: np.ndarray) -> bool:
-        """Whether the light changed in step with the movement: shadows that move look like skin that does.
+    def _light_likeness(self, part: str, curve: np.ndarray, frames: np.ndarray) -> float:
+        """Correlation (0..1) of a movement with the light on its part of the face, where that changed:
+        shadows that move look like skin that does.
 
         curve: (N,) of the event. frames: (N,) its places in the window.
         """
-        c = self.config
-        light = self._light[frames]
-        light = light[:, np.ptp(light, axis=0) >= c.light]
+        light = self._light[frames][:, LIGHT[part]]
+        light = light[:, np.ptp(light, axis=0) >= self.config.light]
         light = light - light.mean(0)
-        part = curve - curve.mean()
-        size = np.sqrt((part**2).sum() * (light**2).sum(0))
-        return bool((np.abs(part @ light) > c.light_likeness * size).any())
+        moved = curve - curve.mean()
+        size = np.sqrt((moved**2).sum() * (light**2).sum(0))
+        return float((np.abs(moved @ light) / size).max(initial=0.0))
 
     def _is_blink(self, curve: np.ndarray, frames: np.ndarray, strength: float) -> bool:
         """Whether an eye shut in step with a movement of the upper face; see `_is_light`."""
@@ -450,24 +465,3 @@ class Spotter:
             return False
         a, b = curve - curve.mean(), closure - closure.mean()
         return bool((a * b).sum() > c.blink_likeness * np.sqrt((a * a).sum() * (b * b).sum()))
-
-
-def _coherence(
-    times: np.ndarray, values: np.ndarray, form: np.ndarray, shares: np.ndarray, precision: np.ndarray
-) -> float:
-    """Share (0..1) of what the moved nodes do around an event that one common course explains.
-
-    All nodes of an expression move together; speech and a turning head move one after the other.
-
-    times (N,), values (N, 28), form (N,): the course; shares (28,): each component's part of it;
-    precision (28,): one over noise squared, 0 for what did not move.
-    """
-    t = times - times.mean()
-
-    def detrended(v: np.ndarray) -> np.ndarray:
-        v = v - v.mean(0)
-        return v - np.multiply.outer(t, t @ v / (t @ t))
-
-    total = float((detrended(values) ** 2 @ precision).sum())
-    explained = float((detrended(form) ** 2).sum() * (shares**2 @ precision))
-    return explained / max(total, 1e-12)

@@ -21,18 +21,17 @@ def samples() -> tuple[np.ndarray, np.ndarray]:
 def test_the_matched_filter_is_least_squares(samples, centre_s, half_s):
     times, values = samples
     weights, out = np.empty(90), np.empty(6)
-    gain = windows.bump_weights(times, centre_s, half_s, weights)
-    windows.combine(values, weights, out)
+    gain = windows.bump_heights(times, values, centre_s, half_s, out)
+    assert gain == windows.bump_weights(times, centre_s, half_s, weights)
     np.testing.assert_allclose(out, naive.bump_height(times, values, centre_s, half_s), atol=1e-9)
     assert gain == pytest.approx(np.linalg.norm(weights))
 
 
 def test_the_matched_filter_cancels_drift_and_finds_a_bump(samples):
     times, _ = samples
-    weights, out = np.empty(90), np.empty(2)
-    windows.bump_weights(times, 1.1, 0.2, weights)
+    out = np.empty(2)
     bump = np.where(abs(times - 1.1) < 0.2, 0.5 + 0.5 * np.cos(np.pi * (times - 1.1) / 0.2), 0.0)
-    windows.combine(np.stack([3.0 + 2.0 * times, 0.7 * bump - times], 1), weights, out)
+    windows.bump_heights(times, np.stack([3.0 + 2.0 * times, 0.7 * bump - times], 1), 1.1, 0.2, out)
     np.testing.assert_allclose(out, [0.0, 0.7], atol=1e-9)
 
 
@@ -43,17 +42,18 @@ def test_the_matched_filter_says_when_data_lack():
     assert windows.bump_weights(times, 0.5, 0.6, weights) == 0.0  # no quiet beside it
 
 
+@pytest.mark.parametrize("drift", [0.0, 0.6])
 @pytest.mark.parametrize("fps", [25, 30, 60, 200])
-def test_a_course_is_fitted_at_any_frame_rate(fps):
+def test_a_course_on_a_drift_is_fitted_at_any_frame_rate(fps, drift):
     rng = np.random.default_rng(8)
     times = np.arange(0, 1.2, 1 / fps)
     truth, curve = np.array([0.4, 0.55, 0.82]), np.empty(len(times))
     windows.course_curve(times, truth, 0.8, curve)
-    curve = 0.3 + 2.0 * curve + rng.normal(0, 0.02, len(times))
-    shape, level = np.array([0.45, 0.6, 0.75]), np.zeros(3)
-    error = windows.fit_course(times, curve, 0.03, 0.5, shape, level)
+    curve = 0.3 + 2.0 * curve + drift * (times - truth[1]) + rng.normal(0, 0.02, len(times))
+    shape, level = np.array([0.45, 0.6, 0.75]), np.zeros(4)
+    error = windows.fit_course(times, curve, 0.03, 0.5, 0.0, shape, level)
     np.testing.assert_allclose(shape, truth, atol=0.02)
-    np.testing.assert_allclose(level, [0.3, 2.0, 1.6], atol=0.06)
+    np.testing.assert_allclose(level, [0.3, 2.0, 1.6, drift], atol=0.12)
     assert np.sqrt(error / len(times)) < 0.025
 
 

@@ -1,4 +1,4 @@
-"""python -m streamer.bench: pipeline | spotting."""
+"""python -m streamer.bench: pipeline | spotting | calibrate."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, TypeAlias
 
 import tyro
 
+from streamer.bench.calibrate import CalibrateConfig, calibrate
 from streamer.bench.pipeline import PipelineConfig, bench_pipeline
 from streamer.bench.spotting import SpottingBenchConfig, bench_spotting
 from streamer.errors import StreamerError
@@ -14,6 +15,7 @@ from streamer.errors import StreamerError
 Command: TypeAlias = (
     Annotated[PipelineConfig, tyro.conf.subcommand("pipeline")]
     | Annotated[SpottingBenchConfig, tyro.conf.subcommand("spotting")]
+    | Annotated[CalibrateConfig, tyro.conf.subcommand("calibrate")]
 )
 
 
@@ -23,6 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
         command = tyro.cli(Command, prog="python -m streamer.bench", description=__doc__, args=arguments)
         if isinstance(command, PipelineConfig):
             print(bench_pipeline(command), end="")
+        elif isinstance(command, CalibrateConfig):
+            print(calibrate(command), end="")
         else:
             print(bench_spotting(command), end="")
     except StreamerError as error:

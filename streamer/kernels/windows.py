@@ -146,52 +146,74 @@ def bump_weights(times: np.ndarray, centre_s: float, half_s: float, out: np.ndar
 
 
 @numba.njit(cache=True)
-def combine(values: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
-    """out (K,) = weights (N,) @ values (N, K)."""
-    out[:] = 0.0
-    for i in range(values.shape[0]):
-        for k in range(values.shape[1]):
-            out[k] += weights[i] * values[i, k]
+def bump_heights(
+    times: np.ndarray, values: np.ndarray, centre_s: float, half_s: float, out: np.ndarray
+) -> float:
+    """out (K,) = height of a bump in each column of values (N, K); returns the noise gain, 0 where data lack.
+    See `bump_weights`."""
+    weights = np.empty(times.shape[0])
+    gain = bump_weights(times, centre_s, half_s, weights)
+    if gain > 0.0:
+        out[:] = 0.0
+        for i in range(values.shape[0]):
+            for k in range(values.shape[1]):
+                out[k] += weights[i] * values[i, k]
+    return gain
 
 
 @numba.njit(cache=True)
-def _course_error(times: np.ndarray, curve: np.ndarray, shape: np.ndarray, level: np.ndarray) -> float:
-    """Least squares of curve = level[0] + level[1] rise - level[2] fall; returns the squared error's sum."""
-    normal = np.zeros((3, 3))
-    right = np.zeros(3)
-    row = np.empty(3)
+def _course_error(
+    times: np.ndarray, curve: np.ndarray, shape: np.ndarray, stiffness: float, level: np.ndarray
+) -> float:
+    """Least squares of curve = level[0] + level[3] t + level[1] rise - level[2] fall, where t is the time
+    since the apex; returns the squared error's sum. stiffness: see `fit_course`."""
+    normal = np.zeros((4, 4))
+    right = np.zeros(4)
+    row = np.empty(4)
     square = 0.0
     for i in range(times.shape[0]):
         rise, fall = course(times[i], shape[0], shape[1], shape[2])
-        row[0], row[1], row[2] = 1.0, rise, -fall
-        for a in range(3):
+        row[0], row[1], row[2], row[3] = 1.0, rise, -fall, times[i] - shape[1]
+        for a in range(4):
             right[a] += row[a] * curve[i]
-            for b in range(3):
+            for b in range(a + 1):
                 normal[a, b] += row[a] * row[b]
         square += curve[i] * curve[i]
     for a in range(3):
         normal[a, a] += 1e-9
+    normal[3, 3] *= 1.0 + stiffness
     if not solve_positive(normal, right, level):
         return np.inf
-    return max(0.0, square - level[0] * right[0] - level[1] * right[1] - level[2] * right[2])
+    error = square
+    for a in range(4):
+        error -= level[a] * right[a]
+    return max(0.0, error)
 
 
 @numba.njit(cache=True)
 def fit_course(
-    times: np.ndarray, curve: np.ndarray, least_s: float, most_s: float, shape: np.ndarray, level: np.ndarray
+    times: np.ndarray,
+    curve: np.ndarray,
+    least_s: float,
+    most_s: float,
+    stiffness: float,
+    shape: np.ndarray,
+    level: np.ndarray,
 ) -> float:
     """Fit onset, apex and offset to an event's curve; returns the squared error's sum.
 
     The curve is level[0] before the onset, rises by level[1] to the apex and falls by level[2] to the
-    offset (`course`). The three times are found by pattern search, the levels by least squares at each step.
+    offset (`course`), all on a drift of level[3] a second. The three times are found by pattern search,
+    the levels by least squares at each step.
 
     Args:
         times, curve: (N,).
         least_s, most_s: bounds of the time from onset to apex and from apex to offset.
+        stiffness: how much the drift is held back, as a share of its own information: a ridge.
         shape: (3,) onset, apex, offset in seconds; in: where to begin, out: the fit.
-        level: (3,) out.
+        level: (4,) out.
     """
-    best = _course_error(times, curve, shape, level)
+    best = _course_error(times, curve, shape, stiffness, level)
     trial, trial_level = shape.copy(), level.copy()
     step = 0.5 * max(shape[1] - shape[0], shape[2] - shape[1])
     while step > 0.1 * least_s:
@@ -206,7 +228,7 @@ def fit_course(
                 rise_s, fall_s = trial[1] - trial[0], trial[2] - trial[1]
                 if min(rise_s, fall_s) < least_s or max(rise_s, fall_s) > most_s:
                     continue
-                error = _course_error(times, curve, trial, trial_level)
+                error = _course_error(times, curve, trial, stiffness, trial_level)
                 if error < best * (1.0 - 1e-6) and trial_level[1] > 0.0:
                     best = error
                     shape[:] = trial

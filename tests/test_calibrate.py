@@ -1,0 +1,118 @@
+"""The fit of the confidence: what counts as true, signs that cannot turn, a run from end to end."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from streamer import confidence
+from streamer.bench import calibrate
+from streamer.bench.__main__ import main
+from streamer.bench.calibrate import Row, fit, left_out, probabilities, rows_of
+from streamer.bench.clips import Encoding, RenderedClip
+from streamer.bench.plan import Job
+from streamer.errors import StreamerError
+from streamer.messages import KeyFrame, KeyFrames
+from streamer.simulation.render import Clip, Injection
+
+
+def _event(onset_s: float, offset_s: float) -> KeyFrames:
+    apex_s = (onset_s + offset_s) / 2
+    return KeyFrames(
+        kind="micro",
+        onset=KeyFrame(0, onset_s),
+        apex=KeyFrame(1, apex_s),
+        offset=KeyFrame(2, offset_s),
+        nodes=np.zeros((3, 14, 2), np.float32),
+        strength=0.01,
+        snr=5.0,
+        confidence=0.5,
+        evidence={"score": onset_s},
+        decided_frame=3,
+    )
+
+
+def _truth(onset_s: float, offset_s: float) -> dict:
+    apex_s = (onset_s + offset_s) / 2
+    return {n: {"time_s": t} for n, t in (("onset", onset_s), ("apex", apex_s), ("offset", offset_s))}
+
+
+def test_a_candidate_is_true_false_or_neither():
+    events = [_event(1.0, 1.3), _event(2.0, 2.1), _event(4.0, 4.3), _event(6.2, 6.5)]
+    truth = [_truth(1.02, 1.32), _truth(1.95, 2.4), _truth(6.0, 7.5)]
+    rows = rows_of("face", events, truth)
+    # The second overlaps an expression without being it, the fourth is part of a slow one.
+    assert [(row.evidence["score"], row.found) for row in rows] == [(1.0, True), (4.0, False)]
+
+
+def _rows(count: int = 400) -> list[Row]:
+    """True ones are more coherent, and, by the accident of these clips, more restless."""
+    random = np.random.default_rng(2)
+    rows = []
+    for k in range(count):
+        found = bool(k % 2)
+        evidence = {
+            "coherence": 0.4 + 0.4 * found + random.normal(0, 0.1),
+            "restless": 0.1 + 0.1 * found + random.normal(0, 0.1),
+            "strength": random.normal(0, 1),
+        }
+        rows.append(Row(f"face {k % 3}", evidence, found))
+    return rows
+
+
+def test_the_fit_separates_and_no_sign_turns():
+    rows = _rows()
+    weights = fit(rows)
+    assert weights["coherence"] > 5
+    assert weights["restless"] == 0.0
+    judged, true = probabilities(rows, weights), np.array([row.found for row in rows])
+    assert judged[true].mean() > 0.9 > 0.1 > judged[~true].mean()
+    assert abs(left_out(rows) - judged).max() < 0.2
+
+
+def test_one_kind_of_candidate_is_not_enough():
+    with pytest.raises(StreamerError, match="--source"):
+        fit([row for row in _rows(20) if row.found])
+
+
+def test_the_live_program_reads_what_is_written(tmp_path, monkeypatch):
+    path = tmp_path / "confidence.json"
+    path.write_text(json.dumps({"weights": {"constant": 1.0, "score": 2.0}}))
+    monkeypatch.setattr(confidence, "WEIGHTS", path)
+    confidence.weights.cache_clear()
+    try:
+        assert confidence.confidence_of({"score": -0.5}) == pytest.approx(0.5)
+    finally:
+        confidence.weights.cache_clear()
+
+
+def test_a_run_from_end_to_end(monkeypatch, tmp_path, landmarker, capsys):
+    smile = Injection({"12": 1.0}, 2.0, 2.2, 2.4, 0.02, "I")
+    other = Injection({"4": 1.0}, 2.0, 2.2, 2.4, 0.02, "III")
+    jobs = [
+        Job("displacement", "2", 2.0, "tuning", "micro", RenderedClip("astronaut", clip, Encoding()))
+        for clip in (
+            Clip(width=320, height=240, iod_px=70.0, duration_s=3.5, injections=(unit,), seed=3)
+            for unit in (smile, other)
+        )
+    ]
+    monkeypatch.setattr(calibrate, "plan", lambda scope: jobs)
+    monkeypatch.setattr(calibrate, "footage_of", lambda config: {})
+    # Without candidates that are false there is nothing to tell apart: said, and nothing written.
+    out = tmp_path / "weights.json"
+    arguments = ["calibrate", "--cache", str(tmp_path), "--out", str(out), "--landmarker", str(landmarker)]
+    assert main(arguments) == 1
+    assert "no true or no false candidates" in capsys.readouterr().err
+    assert not out.exists()
+    # Called false, the second clip's expression is one.
+    monkeypatch.setattr(calibrate, "group_of", lambda job: str(jobs.index(job)))
+    real = calibrate.rows_of
+    monkeypatch.setattr(
+        calibrate, "rows_of", lambda group, events, truth: real(group, events, truth if group == "0" else [])
+    )
+    monkeypatch.setattr(calibrate, "left_out", lambda rows: probabilities(rows, fit(rows)))
+    assert main(arguments) == 0
+    assert "expressions kept" in capsys.readouterr().out
+    assert set(json.loads(out.read_text())["weights"]) == set(confidence.weights())
