@@ -4,28 +4,30 @@
     sample = build_graph(key_frames.nodes, engine.manifest.features)
     engine.classify(sample)
 
-`docs/engines.md` says how to add one. Nothing here needs torch.
+`docs/engines.md` says how to add one. Nothing here needs torch; the GPU engine imports it when it is used.
 """
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import math
 import os
-import sys
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
-import numpy as np
-import onnxruntime as ort
-from numpy.typing import ArrayLike
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors  # pyright: ignore[reportAttributeAccessIssue]
-
+from streamer.engines.base import Answers, Engine
+from streamer.engines.cuda import Gpu, GpuUnavailable, first_gpu, serves
+from streamer.engines.onnx_runtime import OnnxEngine
 from streamer.errors import EngineError
-from streamer.manifest import MANIFEST_FILE, ONNX_FILE, Binding, FileEntry, Manifest
-from streamer.messages import F32, Classification, GraphSample
-from streamer.onnx_file import summarise
+from streamer.manifest import (
+    BATCH_ENGINE_FILE,
+    ENGINE_FILE,
+    MANIFEST_FILE,
+    ONNX_FILE,
+    Binding,
+    FileEntry,
+    Manifest,
+)
+from streamer.onnx_file import check_model
 
 __all__ = ["Binding", "Engine", "FileEntry", "Manifest", "OnnxEngine", "load_engine"]
 
@@ -33,235 +35,101 @@ log = logging.getLogger(__name__)
 
 ENGINES_FOLDER = Path(__file__).resolve().parent.parent / "engines"
 """Where an engine's name is looked up."""
+AUTO = "auto"
+"""As an engine's name: the default engine, on the GPU where there is one."""
+DEFAULT_ENGINE = "gtsgn-simulated"
 
-# A softmax in float32 sums to 1 within a few rounding errors; a half-precision engine within about 1e-3.
-SUM_TOLERANCE = 1e-2
-RANGE_TOLERANCE = 1e-3
-
-# All that ONNX Runtime raises; most of it has no common base below Exception.
-_ORT_ERRORS = (
-    *(e for e in vars(ort_errors).values() if isinstance(e, type) and issubclass(e, Exception)),
-    RuntimeError,
-    MemoryError,
-    UnicodeDecodeError,  # names or messages out of a damaged model
-)
-
-# Off before any session is made (where it exists, it is on by default).
-ort.disable_telemetry_events()
+Device = Literal["auto", "cpu", "cuda"]
 
 
-class Engine(Protocol):
-    """A loaded classifier. One thread at a time may use it."""
-
-    @property
-    def manifest(self) -> Manifest: ...
-
-    def classify(self, sample: GraphSample) -> Classification:
-        """Probabilities of one expression, whose features have the form `manifest.features`.
-
-        Raises: EngineError if the engine gives what is no probability, or is closed.
-        """
-        ...
-
-    def classify_batch(self, features: ArrayLike) -> tuple[F32, F32]:
-        """Probabilities of many expressions.
-
-        features: (B, 3, n, 4) float32. Returns scores (B, classes) and action units (B, aus), float32,
-        in the order of the manifest.
-
-        Raises: ValueError for features of another shape or that are not finite; EngineError as `classify`.
-        """
-        ...
-
-    def close(self) -> None:
-        """Free what the engine holds. It cannot be used afterwards; closing twice is fine."""
-        ...
-
-
-class OnnxEngine:
-    """The CPU engine: ONNX Runtime on one thread.
-
-    One thread, because on a network of this size a second one makes the slow calls slower still (p99 from
-    0.2 to 4.4 ms on two cores). The buffers of a batch of one are allocated once and bound to the session.
-
-    Args:
-        folder: an engine's folder.
-        manifest: its manifest, if it has been read already.
-
-    Raises: EngineError if model.onnx is not the file of the manifest, cannot be run, refers to other
-        files, or does not have the manifest's bindings.
-    """
-
-    def __init__(self, folder: Path, manifest: Manifest | None = None) -> None:
-        self._manifest = Manifest.read(folder) if manifest is None else manifest
-        self._path = folder / ONNX_FILE
-        model = self._manifest.read_file(folder, ONNX_FILE)
-        self._check_file(model)
-        self._session: ort.InferenceSession | None = self._open(model)
-        nodes = self._manifest.inputs[0].shape[2]
-        self._outputs = [binding.name for binding in self._manifest.outputs]
-        self._features = np.zeros((1, 3, int(nodes), 4), np.float32)
-        self._scores = np.zeros((1, len(self._manifest.classes)), np.float32)
-        self._action_units = np.zeros((1, len(self._manifest.action_units)), np.float32)
-        try:
-            self._io = self._session.io_binding()
-            self._io.bind_ortvalue_input("features", ort.OrtValue.ortvalue_from_numpy(self._features))
-            for name, buffer in zip(self._outputs, (self._scores, self._action_units), strict=False):
-                self._io.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(buffer))
-        except _ORT_ERRORS as error:
-            raise self._error(f"ONNX Runtime cannot bind it ({_first_line(error)})") from error
-        # The first runs allocate, and show here what would otherwise fail in the middle of a stream.
-        self.classify(GraphSample(self._features[0].copy()))
-        self.classify_batch(np.zeros((2, 3, int(nodes), 4), np.float32))
-
-    @property
-    def manifest(self) -> Manifest:
-        return self._manifest
-
-    def classify(self, sample: GraphSample) -> Classification:
-        session = self._open_session()
-        self._check_features(sample.features, 3)
-        self._features[0] = sample.features
-        try:
-            session.run_with_iobinding(self._io)
-        except _ORT_ERRORS as error:
-            raise self._error(f"it failed on a sample ({_first_line(error)})") from error
-        # Lists: for a handful of numbers they are quicker than arrays.
-        scores = self._probabilities(self._scores[0].tolist())
-        action_units = self._probabilities(self._action_units[0].tolist())
-        if abs(sum(scores) - 1.0) > SUM_TOLERANCE:
-            raise self._error(f"its scores do not sum to 1: {scores}")
-        return Classification(
-            dict(zip(self._manifest.classes, scores, strict=True)),
-            dict(zip(self._manifest.action_units, action_units, strict=True)),
-        )
-
-    def classify_batch(self, features: ArrayLike) -> tuple[F32, F32]:
-        session = self._open_session()
-        batch = np.ascontiguousarray(features, np.float32)
-        self._check_features(batch, 4)
-        if len(batch) == 0:
-            return self._scores[:0].copy(), self._action_units[:0].copy()
-        try:
-            results = [np.asarray(result) for result in session.run(self._outputs, {"features": batch})]
-        except _ORT_ERRORS as error:
-            raise self._error(f"it failed on a batch of {len(batch)} ({_first_line(error)})") from error
-        if len(results) == 1:
-            results.append(np.zeros((len(batch), 0), np.float32))
-        for result, one in zip(results, (self._scores, self._action_units), strict=True):
-            if result.shape != (len(batch), one.shape[1]):
-                raise self._error(f"it gave shape {result.shape} for a batch of {len(batch)}")
-            # NaN fails the comparisons.
-            if not ((result >= -RANGE_TOLERANCE) & (result <= 1.0 + RANGE_TOLERANCE)).all():
-                raise self._error("it gave no probabilities for a batch")
-        scores, action_units = results
-        if not (np.abs(scores.sum(axis=1) - 1.0) <= SUM_TOLERANCE).all():
-            raise self._error("its scores do not sum to 1")
-        return np.clip(scores, 0.0, 1.0), np.clip(action_units, 0.0, 1.0)
-
-    def close(self) -> None:
-        self._session = None
-        self._io = None
-
-    def _open_session(self) -> ort.InferenceSession:
-        if self._session is None:
-            raise EngineError(f"engine {self._manifest.name} is closed; load it again")
-        return self._session
-
-    def _check_file(self, model: bytes) -> None:
-        try:
-            summary = summarise(model)
-        except ValueError as error:
-            raise self._error(f"it is no ONNX model ({error})") from error
-        if summary.external_data:
-            raise self._error("its weights lie in another file; export it with all data inside")
-        if summary.control_flow:
-            raise self._error("it has control flow (If, Loop or Scan); export it as one plain graph")
-        if summary.opset != self._manifest.opset:
-            raise self._error(f"its opset is {summary.opset}, the manifest says {self._manifest.opset}")
-
-    def _open(self, model: bytes) -> ort.InferenceSession:
-        try:
-            session = ort.InferenceSession(
-                model,
-                _session_options(),
-                providers=["CPUExecutionProvider"],
-                enable_fallback=0,  # which would print to standard output and try the same again
-                read_config_from_model=0,
-            )
-            self._check_bindings(session)
-        except _ORT_ERRORS as error:
-            raise self._error(f"ONNX Runtime cannot load it ({_first_line(error)})") from error
-        return session
-
-    def _check_bindings(self, session: ort.InferenceSession) -> None:
-        for kind, found, expected in (
-            ("inputs", session.get_inputs(), self._manifest.inputs),
-            ("outputs", session.get_outputs(), self._manifest.outputs),
-        ):
-            described = [(b.name, _shape(b.shape), b.type) for b in found]
-            wanted = [(b.name, b.shape, "tensor(float)") for b in expected]
-            if described != wanted:
-                raise self._error(f"its {kind} are {described}, the manifest says {wanted}")
-
-    def _check_features(self, features: F32, axes: int) -> None:
-        shape = self._features.shape[1:]
-        if features.ndim != axes or features.shape[-3:] != shape:
-            raise ValueError(f"features have shape {features.shape}; their last axes must be {shape}")
-        # A ReLU can swallow a NaN, so the outputs need not show it.
-        if not np.isfinite(features).all():
-            raise ValueError("features are not finite")
-
-    def _probabilities(self, values: list[float]) -> list[float]:
-        """`values` clipped to 0..1, after checking that there is only rounding to clip."""
-        if not values:
-            return values
-        low, high = min(values), max(values)
-        # NaN hides from min and max, but not from the sum.
-        if low < -RANGE_TOLERANCE or high > 1.0 + RANGE_TOLERANCE or math.isnan(sum(values)):
-            raise self._error(f"it gave no probabilities: {values}")
-        if low < 0.0 or high > 1.0:
-            return [min(max(value, 0.0), 1.0) for value in values]
-        return values
-
-    def _error(self, problem: str) -> EngineError:
-        return EngineError(
-            f"{self._path}: {problem};"
-            " use another engine (--engine) or export it again (python -m train export)"
-        )
-
-
-def load_engine(name_or_path: str | Path, device: Literal["auto", "cpu", "cuda"] = "auto") -> Engine:
+def load_engine(name_or_path: str | Path, device: Device = "auto", node_set: str | None = None) -> Engine:
     """The engine of that name (a folder of `engines/`) or at that path (a folder with a manifest.json).
 
-    device: "cpu" runs model.onnx; "cuda" needs the GPU engine; "auto" takes the manifest's runtime where
-    this machine has it, else model.onnx of the same folder, with one warning.
+    name_or_path: "auto" is the default engine; with a GPU it is built from its model.onnx on first use.
+    device: "cpu" runs model.onnx; "cuda" the GPU engine, built on first use where the folder has none;
+    "auto" takes the manifest's runtime where this machine has it, else model.onnx of the same folder, with
+    one warning.
+    node_set: refuse an engine for other nodes, which are all that the caller has.
 
     Raises: EngineError if there is no such engine, if a file is not what the manifest says, or if the
         device cannot be had.
     """
-    folder = _find(name_or_path)
+    auto = os.fspath(name_or_path) == AUTO
+    folder = _find(DEFAULT_ENGINE if auto else name_or_path)
     manifest = Manifest.read(folder)
-    if device == "cuda":
-        missing = "" if _cuda_device_found() else "no CUDA device was found, and "
+    if node_set is not None and manifest.features.node_set != node_set:
         raise EngineError(
-            f"--device cuda: {missing}the GPU engine is not part of this version; use --device cpu"
+            f"{folder}: reads the nodes {manifest.features.node_set}, and here are {node_set};"
+            " use another engine (--engine)"
         )
+    if device == "cpu" or (device == "auto" and manifest.runtime == "onnx" and not auto):
+        return _on_cpu(folder, manifest)
+    gpu = first_gpu()
+    try:
+        if gpu is None:
+            raise GpuUnavailable("no CUDA device was found")
+        return _on_gpu(folder, manifest, gpu)
+    except GpuUnavailable as error:
+        if device == "cuda":
+            raise EngineError(
+                f"--device cuda: engine {manifest.name}: {error}; or use --device cpu"
+            ) from error
+        if ONNX_FILE not in manifest.files:
+            raise EngineError(
+                f"{folder}: {error}, and it has no {ONNX_FILE} to run instead; use another engine (--engine)"
+            ) from error
+        engine = _on_cpu(folder, manifest)
+        # Whoever asked for the best there is misses nothing where there is no GPU at all.
+        level = logging.INFO if auto and gpu is None else logging.WARNING
+        log.log(level, "engine %s: %s: running its %s on the CPU", manifest.name, error, ONNX_FILE)
+        return engine
+
+
+def _on_cpu(folder: Path, manifest: Manifest) -> Engine:
     if manifest.runtime == "onnx":
         manifest.verify(folder)
-        return OnnxEngine(folder, manifest)
-    if ONNX_FILE not in manifest.files:
+    elif ONNX_FILE not in manifest.files:
         raise EngineError(
-            f"{folder}: is a {manifest.runtime} engine without {ONNX_FILE}, and the GPU engine is not part"
-            " of this version; use another engine (--engine)"
+            f"{folder}: is a {manifest.runtime} engine without {ONNX_FILE}, which the CPU would run;"
+            " use another engine (--engine)"
         )
-    engine = OnnxEngine(folder, manifest)
-    if device == "auto":
-        log.warning(
-            "engine %s is built for %s, which is not part of this version: running its %s on the CPU",
-            *(manifest.name, manifest.runtime, ONNX_FILE),
-        )
-    return engine
+    return OnnxEngine(folder, manifest)
+
+
+def _on_gpu(folder: Path, manifest: Manifest, gpu: Gpu) -> Engine:
+    """The GPU engine of a folder: its own, or one built of its model.onnx.
+
+    Raises: GpuUnavailable if it cannot run on this GPU; EngineError if a file is not the manifest's.
+    """
+    # Only here: hashing, files and libraries that a CPU run has no use for.
+    from streamer.engines.tensorrt_build import MAX_BATCH, cached, import_tensorrt, runtime_for
+    from streamer.engines.tensorrt_gpu import TensorRTEngine
+
+    if manifest.runtime == "onnx":
+        manifest.verify(folder)
+        answers = Answers(manifest, folder / ONNX_FILE)
+        model = manifest.read_file(folder, ONNX_FILE)
+        try:
+            check_model(model, manifest.opset)
+        except ValueError as error:
+            raise answers.error(str(error)) from error
+        runtime = runtime_for(gpu)
+        tensorrt = import_tensorrt(runtime)
+        single, batches = (cached(model, gpu, runtime, batch) for batch in (1, MAX_BATCH))
+    else:
+        built_for, version = manifest.compute_capability or "", manifest.runtime_version
+        if not serves(gpu.capability, manifest.runtime, built_for):
+            raise GpuUnavailable(
+                f"it is built for compute capability {built_for}, {gpu.name} has {gpu.capability_text}"
+            )
+        tensorrt = import_tensorrt(manifest.runtime)
+        if str(tensorrt.__version__) != version:
+            raise GpuUnavailable(
+                f"it is built by {manifest.runtime} {version}, installed is {tensorrt.__version__}"
+            )
+        answers = Answers(manifest, folder / ENGINE_FILE)
+        single, batches = (manifest.read_file(folder, name) for name in (ENGINE_FILE, BATCH_ENGINE_FILE))
+    return TensorRTEngine(manifest, answers, tensorrt, single, batches, MAX_BATCH)
 
 
 def _find(name_or_path: str | Path) -> Path:
@@ -287,34 +155,3 @@ def _known_engines() -> list[str]:
     if not ENGINES_FOLDER.is_dir():
         return []
     return sorted(path.parent.name for path in ENGINES_FOLDER.glob(f"*/{MANIFEST_FILE}"))
-
-
-def _session_options() -> ort.SessionOptions:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = 4  # fatal; every other error arrives as an exception
-    return options
-
-
-def _shape(shape: list[int | str | None]) -> tuple[int | str, ...]:
-    """A session's shape in the manifest's words: the one free axis is the batch, whatever its symbol."""
-    return tuple(size if isinstance(size, int) else "batch" for size in shape)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).splitlines()
-    return ascii(lines[0][:200])[1:-1] if lines else type(error).__name__
-
-
-def _cuda_device_found() -> bool:
-    """Ask the driver itself how many devices it has."""
-    library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
-    try:
-        driver = ctypes.CDLL(library)
-    except OSError:
-        return False
-    count = ctypes.c_int(0)
-    return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0

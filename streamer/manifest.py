@@ -10,20 +10,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from streamer.errors import EngineError
 from streamer.graph import FeatureSpec, node_set_named
+from streamer.strict_json import NAME, REMEDY, Keys, parse, read_bounded, short
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
 ONNX_FILE = "model.onnx"
+WEIGHTS_FILE = "weights.safetensors"
+ENGINE_FILE = "model.engine"
+BATCH_ENGINE_FILE = "model_batch.engine"
+"""Serialised TensorRT engines: for one expression, and for batches."""
 
 MAX_MANIFEST_BYTES = 1 << 20
 # By suffix. A GTS-GN has under a megabyte of weights; these bounds are there to stop what is no engine.
@@ -33,11 +37,13 @@ MAX_OTHER_FILE_BYTES = 4 << 20
 Runtime = Literal["onnx", "tensorrt", "tensorrt-rtx"]
 _RUNTIMES = ("onnx", "tensorrt", "tensorrt-rtx")
 _DTYPES = ("float32", "float16")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _AU = re.compile(r"AU[1-9][0-9]?", re.ASCII)
+_CAPABILITY = {
+    "tensorrt": re.compile(r"[0-9]{1,2}\.[0-9]", re.ASCII),
+    "tensorrt-rtx": re.compile(r"[0-9]{1,2}\.[0-9]\+?", re.ASCII),
+}
+_CAPABILITY_TEXT = {"tensorrt": 'like "8.9"', "tensorrt-rtx": 'like "8.9", or "8.0+" for that and later ones'}
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
-_REMEDY = "restore the folder or export the engine again (python -m train export)"
-_MAX_DEPTH = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +140,7 @@ class Manifest:
 
         Raises: EngineError for an unknown or missing key, and for a value that cannot be right.
         """
-        return _parse(_Keys(values, where))
+        return _parse(Keys(values, where))
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -143,15 +149,8 @@ class Manifest:
         Raises: EngineError.
         """
         path = folder / MANIFEST_FILE
-        data = _read_bounded(path, MAX_MANIFEST_BYTES)
-        try:
-            values = json.loads(
-                data.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_unique_keys
-            )
-        except (ValueError, RecursionError) as error:
-            reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-            raise EngineError(f"{path}: not a JSON manifest ({reason}); {_REMEDY}") from error
-        return cls.from_dict(values, str(path))
+        data = read_bounded(path, MAX_MANIFEST_BYTES)
+        return cls.from_dict(parse(data, path), str(path))
 
     def write(self, folder: Path) -> Path:
         """Check this manifest, and the files that it lists, and write `folder`/manifest.json.
@@ -187,12 +186,12 @@ class Manifest:
         path = folder / name
         entry = self.files.get(name)
         if entry is None:
-            raise EngineError(f"{folder / MANIFEST_FILE}: key 'files' does not list {name}; {_REMEDY}")
-        data = _read_bounded(path, _max_bytes(name))
+            raise EngineError(f"{folder / MANIFEST_FILE}: key 'files' does not list {name}; {REMEDY}")
+        data = read_bounded(path, _max_bytes(name))
         if len(data) != entry.bytes:
-            raise EngineError(f"{path}: has {len(data)} bytes, the manifest says {entry.bytes}; {_REMEDY}")
+            raise EngineError(f"{path}: has {len(data)} bytes, the manifest says {entry.bytes}; {REMEDY}")
         if hashlib.sha256(data).hexdigest() != entry.sha256:
-            raise EngineError(f"{path}: its SHA-256 is not the manifest's, the file was changed; {_REMEDY}")
+            raise EngineError(f"{path}: its SHA-256 is not the manifest's, the file was changed; {REMEDY}")
         return data
 
 
@@ -204,121 +203,6 @@ def _max_bytes(name: str) -> int:
     return MAX_FILE_BYTES.get(Path(name).suffix, MAX_OTHER_FILE_BYTES)
 
 
-def _read_bounded(path: Path, limit: int) -> bytes:
-    """The bytes of a regular file of at most `limit` bytes."""
-    try:
-        if not path.is_file():  # a directory, a pipe, or nothing
-            raise EngineError(f"{path}: there is no such file; {_REMEDY}")
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
-    except OSError as error:
-        raise EngineError(f"{path}: cannot be read ({error.strerror or error}); {_REMEDY}") from error
-    if len(data) > limit:
-        raise EngineError(f"{path}: over {limit} bytes, which is no engine's size; {_REMEDY}")
-    return data
-
-
-def _refuse_constant(word: str) -> None:
-    raise ValueError(f"{word} is no JSON number")
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = dict(pairs)
-    if len(keys) != len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return keys
-
-
-class _Keys:
-    """One JSON object of the manifest, read key by key; an error names the file and the key."""
-
-    def __init__(self, values: Any, where: str, prefix: str = "") -> None:
-        self.where = where
-        self.prefix = prefix
-        if not isinstance(values, Mapping):
-            name = f"key '{prefix[:-1]}'" if prefix else "the manifest"
-            raise EngineError(f"{where}: {name} must be an object; {_REMEDY}")
-        self.values = values
-
-    def error(self, key: str, problem: str) -> EngineError:
-        return EngineError(f"{self.where}: key '{self.prefix}{key}' {problem}; {_REMEDY}")
-
-    def exactly(self, keys: Iterable[str]) -> None:
-        known = list(keys)
-        for key in self.values:
-            if key not in known:
-                name = _short(self.prefix + str(key))
-                raise EngineError(f"{self.where}: unknown key {name}; known: {', '.join(known)}; {_REMEDY}")
-        for key in known:
-            self.get(key)
-
-    def get(self, key: str) -> Any:
-        if key not in self.values:
-            raise self.error(key, "is missing")
-        return self.values[key]
-
-    def text(self, key: str, longest: int = 200) -> str:
-        value = self.get(key)
-        if not _is_text(value, longest):
-            raise self.error(key, f"is {_short(value)}; must be printable text of 1 to {longest} characters")
-        return value
-
-    def name(self, key: str) -> str:
-        value = self.get(key)
-        if not isinstance(value, str) or not _NAME.fullmatch(value):
-            raise self.error(
-                key, f"is {_short(value)}; must be 1 to 64 letters, digits, dots, dashes, underscores"
-            )
-        return value
-
-    def integer(self, key: str, low: int, high: int) -> int:
-        value = self.get(key)
-        if type(value) is not int or not low <= value <= high:  # a bool is no number here
-            raise self.error(key, f"is {_short(value)}; must be an integer from {low} to {high}")
-        return value
-
-    def boolean(self, key: str) -> bool:
-        value = self.get(key)
-        if not isinstance(value, bool):
-            raise self.error(key, f"is {_short(value)}; must be true or false")
-        return value
-
-    def choice(self, key: str, allowed: tuple[str, ...]) -> Any:
-        value = self.get(key)
-        if value not in allowed:
-            raise self.error(key, f"is {_short(value)}; must be one of {', '.join(allowed)}")
-        return value
-
-    def pattern(self, key: str, pattern: re.Pattern[str], meaning: str) -> str:
-        value = self.get(key)
-        if not isinstance(value, str) or not pattern.fullmatch(value):
-            raise self.error(key, f"is {_short(value)}; must be {meaning}")
-        return value
-
-    def list_of(
-        self, key: str, pattern: re.Pattern[str], meaning: str, low: int, high: int
-    ) -> tuple[str, ...]:
-        value = self.get(key)
-        if not isinstance(value, list) or not low <= len(value) <= high:
-            raise self.error(key, f"must be a list of {low} to {high} {meaning}")
-        for item in value:
-            if not isinstance(item, str) or not pattern.fullmatch(item):
-                raise self.error(key, f"holds {_short(item)}; must hold {meaning}")
-        if len(set(value)) != len(value):
-            raise self.error(key, "holds something twice")
-        return tuple(value)
-
-    def object(self, key: str) -> _Keys:
-        return _Keys(self.get(key), self.where, f"{self.prefix}{key}.")
-
-    def free(self, key: str) -> dict[str, Any]:
-        """An object whose keys the format leaves open: finite numbers, short text, not too deep."""
-        values = dict(self.object(key).values)
-        if not _is_plain(values, _MAX_DEPTH):
-            raise self.error(key, "must hold finite numbers, texts, lists and objects, not nested deeply")
-        return values
-
-
 _KEYS = (
     *("format_version", "name", "runtime", "runtime_version", "compute_capability", "opset", "dtype"),
     *("classes", "class_names", "action_units", "features", "inputs", "outputs", "torch_version"),
@@ -326,7 +210,7 @@ _KEYS = (
 )
 
 
-def _parse(keys: _Keys) -> Manifest:
+def _parse(keys: Keys) -> Manifest:
     # The version comes first: a later format may differ in everything else.
     version = keys.integer("format_version", 0, 1 << 31)
     if version != FORMAT_VERSION:
@@ -344,9 +228,9 @@ def _parse(keys: _Keys) -> Manifest:
     else:
         runtime_version = keys.text("runtime_version", 40)
         compute_capability = keys.pattern(
-            "compute_capability", re.compile(r"[0-9]{1,2}\.[0-9]", re.ASCII), 'like "8.9"'
+            "compute_capability", _CAPABILITY[runtime], _CAPABILITY_TEXT[runtime]
         )
-    classes = keys.list_of("classes", _NAME, "class ids", 2, 64)
+    classes = keys.list_of("classes", NAME, "class ids", 2, 64)
     class_names = keys.object("class_names")
     class_names.exactly(classes)
     try:
@@ -385,16 +269,16 @@ def _parse(keys: _Keys) -> Manifest:
     return manifest
 
 
-def _parse_files(files: _Keys) -> dict[str, FileEntry]:
+def _parse_files(files: Keys) -> dict[str, FileEntry]:
     if not 1 <= len(files.values) <= 32:
-        raise EngineError(f"{files.where}: key 'files' must list 1 to 32 files; {_REMEDY}")
+        raise EngineError(f"{files.where}: key 'files' must list 1 to 32 files; {REMEDY}")
     entries = {}
     for name in files.values:
         # Plain names only: no folder, no "..", no drive, and not the manifest, which cannot hold its own sum.
-        if not _NAME.fullmatch(name) or name.lower() == MANIFEST_FILE:
+        if not NAME.fullmatch(name) or name.lower() == MANIFEST_FILE:
             raise EngineError(
-                f"{files.where}: key 'files' lists {_short(name)};"
-                f" must be plain file names of the same folder; {_REMEDY}"
+                f"{files.where}: key 'files' lists {short(name)};"
+                f" must be plain file names of the same folder; {REMEDY}"
             )
         entry = files.object(name)
         entry.exactly(("sha256", "bytes"))
@@ -412,37 +296,3 @@ def _same(value: Any, expected: Any) -> bool:
     if isinstance(expected, dict):
         return value.keys() == expected.keys() and all(_same(value[k], expected[k]) for k in expected)
     return value == expected
-
-
-def _is_text(value: Any, longest: int) -> bool:
-    """Non-empty and printable: names reach a terminal, where a control character could do harm."""
-    return isinstance(value, str) and 0 < len(value) <= longest and value.isprintable()
-
-
-def _is_plain(value: Any, depth: int) -> bool:
-    if value is None or isinstance(value, bool):
-        return True
-    if isinstance(value, int):
-        return abs(value) < 1 << 64
-    if isinstance(value, float):
-        return math.isfinite(value)
-    if isinstance(value, str):
-        return len(value) <= 10_000
-    if depth == 0:
-        return False
-    if isinstance(value, list):
-        return all(_is_plain(item, depth - 1) for item in value)
-    if isinstance(value, dict):
-        return all(
-            isinstance(key, str) and len(key) <= 200 and _is_plain(item, depth - 1)
-            for key, item in value.items()
-        )
-    return False
-
-
-def _short(value: Any) -> str:
-    """A value as it may stand in an error line: escaped and not long."""
-    if isinstance(value, (dict, list)):
-        return "an object" if isinstance(value, dict) else "a list"
-    text = ascii(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -81,6 +81,23 @@ def summarise(model: bytes) -> OnnxSummary:
     return OnnxSummary(opset, external_data, control_flow)
 
 
+def check_model(model: bytes, opset: int) -> None:
+    """Refuse what no engine may hold, before a runtime that would follow it sees the model.
+
+    Raises: ValueError saying what is wrong with it.
+    """
+    try:
+        summary = summarise(model)
+    except ValueError as error:
+        raise ValueError(f"it is no ONNX model ({error})") from error
+    if summary.external_data:
+        raise ValueError("its weights lie in another file; export it with all data inside")
+    if summary.control_flow:
+        raise ValueError("it has control flow (If, Loop or Scan); export it as one plain graph")
+    if summary.opset != opset:
+        raise ValueError(f"its opset is {summary.opset}, the manifest says {opset}")
+
+
 def _operator_set(data: memoryview) -> tuple[bytes, int]:
     domain, version = b"", 0
     for field, value in _fields(data):

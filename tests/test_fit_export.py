@@ -5,18 +5,24 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 
-from streamer.engine import Manifest, OnnxEngine
-from streamer.errors import OutputError, UsageError
+from streamer.engine import FileEntry, Manifest, OnnxEngine, load_engine
+from streamer.errors import EngineError, OutputError, UsageError
 from streamer.graph import FeatureSpec, build_graph, build_graphs
 from train.__main__ import main
-from train.export import ExportConfig, export, largest_difference
+from train.export import ExportConfig, export
+from train.export.difference import largest_difference
+from train.export.onnx_graph import to_onnx
+from train.export.source import read_source
+from train.export.tensorrt_engines import installed
 from train.loop import (
     FitConfig,
     fit,
@@ -86,9 +92,10 @@ def test_baselines_train_without_action_units(name, tmp_path):
     metrics = fit(config, progress=False)
     assert "action_units" not in metrics["validation"]
     assert load_checkpoint(tmp_path).action_units == ()
-    with pytest.raises(UsageError, match="only GTS-GN becomes an engine"):
-        export(ExportConfig(tmp_path, tmp_path / "engine"))
-    assert not (tmp_path / "engine").exists()
+    export(ExportConfig(tmp_path, tmp_path / "engine"))
+    assert load_engine(tmp_path / "engine").manifest.action_units == ()
+    title = {"ss-gn": "SS-GN", "gcn": "plain GCN"}[name]
+    assert title in (tmp_path / "engine" / "MODEL_CARD.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -168,32 +175,105 @@ def test_checkpoint_onnx_and_engine_agree(engine_folder, checkpoint):
 
 
 def test_comparison_sees_a_weight_that_is_off(engine_folder, checkpoint):
-    loaded, engine = load_checkpoint(checkpoint), OnnxEngine(engine_folder)
-    assert largest_difference(engine, loaded, 50) < 1e-4
+    source, engine = read_source(checkpoint), OnnxEngine(engine_folder)
+    assert largest_difference(engine, source, 50) < 1e-4
     with torch.no_grad():
-        loaded.model.get_parameter("fused.1.taps").mul_(1.01)
-    assert largest_difference(engine, loaded, 50) > 1e-4
+        source.model.get_parameter("fused.1.taps").mul_(1.01)
+    assert largest_difference(engine, source, 50) > 1e-4
 
 
-def test_check_passes_on_a_new_export_and_fails_on_a_changed_file(engine_folder, checkpoint, capsys):
-    command = [
-        "export",
-        "--checkpoint",
-        str(checkpoint),
-        "--out",
-        str(engine_folder),
-        "--check",
-    ]
-    assert main(command) == 0  # a second export: byte for byte the first
-    card = engine_folder / "MODEL_CARD.md"
-    text = card.read_text()
-    card.write_text(text + "\n")
-    try:
-        with pytest.raises(OutputError, match=r"MODEL_CARD\.md: differs from a new export"):
-            export(ExportConfig(checkpoint, engine_folder, check=True))
-        assert card.read_text() == text + "\n"
-    finally:
-        card.write_text(text)
+def test_a_second_export_gives_the_same_bytes(engine_folder, checkpoint, tmp_path):
+    again = tmp_path / engine_folder.name
+    export(ExportConfig(checkpoint, again))
+    for path in engine_folder.iterdir():
+        assert (again / path.name).read_bytes() == path.read_bytes()
+
+
+def test_an_engine_folder_is_a_source_too(engine_folder, tmp_path):
+    """Under another name the model card's heading and the manifest's name change, and nothing else."""
+    renamed = tmp_path / "renamed"
+    export(ExportConfig(engine_folder, renamed))
+    for name in ("model.onnx", "weights.safetensors"):
+        assert (renamed / name).read_bytes() == (engine_folder / name).read_bytes()
+    card = (engine_folder / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert (renamed / "MODEL_CARD.md").read_text(encoding="utf-8") == card.replace(
+        "# gtsgn-tiny", "# renamed"
+    )
+    one, other = Manifest.read(engine_folder).as_dict(), Manifest.read(renamed).as_dict()
+    assert {key for key in one if one[key] != other[key]} == {"name", "files"}
+
+
+def copied(folder: Path, to: Path) -> Path:
+    shutil.copytree(folder, to)
+    return to
+
+
+def rewrite(folder: Path, name: str, data: bytes) -> None:
+    """Other bytes in a file of the folder, and a manifest to match."""
+    (folder / name).write_bytes(data)
+    manifest = Manifest.read(folder)
+    replace(manifest, files=manifest.files | {name: FileEntry.of(folder / name)}).write(folder)
+
+
+def test_check_reports_every_artifact(engine_folder, checkpoint, capsys):
+    arguments = ["export", "--checkpoint", str(checkpoint), "--out", str(engine_folder), "--check"]
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    for name in ("manifest.json", "weights.safetensors", "NumpyEngine", "OnnxEngine"):
+        assert name in said
+    assert len(re.findall(r"difference [0-9.]+e-0[5-9]", said)) == 2
+
+
+def test_check_names_what_is_not_the_sources(engine_folder, checkpoint, tmp_path):
+    def refused(folder: Path, error: type[Exception], words: str) -> None:
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        with pytest.raises(error, match=words):
+            export(ExportConfig(checkpoint, folder, check=True))
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+    folder = copied(engine_folder, tmp_path / "card")
+    (folder / "MODEL_CARD.md").write_text("another", encoding="utf-8")
+    refused(folder, EngineError, "MODEL_CARD.md: has 7 bytes")
+
+    folder = copied(engine_folder, tmp_path / "classes")
+    manifest = Manifest.read(folder)
+    replace(manifest, classes=manifest.classes[::-1]).write(folder)
+    refused(folder, OutputError, "key 'classes' of the manifest is not the source's")
+
+    folder = copied(engine_folder, tmp_path / "weights")
+    source = read_source(checkpoint)
+    with torch.no_grad():
+        source.model.get_parameter("fused.1.taps").mul_(1.01)
+    rewrite(folder, "weights.safetensors", save(dict(source.model.state_dict())))
+    refused(folder, OutputError, "its weights are not the source's")
+
+    folder = copied(engine_folder, tmp_path / "onnx")
+    rewrite(folder, "model.onnx", to_onnx(source.folded()))
+    refused(folder, OutputError, "model.onnx: a probability differs by")
+
+
+def test_float16_is_for_tensorrt(checkpoint, tmp_path):
+    with pytest.raises(UsageError, match="--dtype float16 is for"):
+        export(ExportConfig(checkpoint, tmp_path / "half", dtype="float16"))
+
+
+@pytest.mark.skipif(bool(installed()), reason="Torch-TensorRT is installed: tests/test_tensorrt.py has more")
+@pytest.mark.parametrize(("to", "package"), [("trt", "torch-tensorrt"), ("trt-rtx", "torch-tensorrt-rtx")])
+def test_without_its_library_tensorrt_is_refused_in_one_line(checkpoint, tmp_path, to, package):
+    with pytest.raises(UsageError, match=f"{package} is not installed: pip install"):
+        export(ExportConfig(checkpoint, tmp_path / "engine", to=to))
+    assert not (tmp_path / "engine").exists()
+
+
+def test_retrained_exported_again_and_swapped_by_name_alone(checkpoint, tmp_path, monkeypatch):
+    """Another seed's network in a new folder of engines/: found by name, other answers, no code change."""
+    fit(replace(TINY, out=tmp_path / "run", seed=1, samples=64, epochs=1), progress=False)
+    monkeypatch.setattr("streamer.engine.ENGINES_FOLDER", tmp_path / "engines")
+    export(ExportConfig(checkpoint, tmp_path / "engines" / "old"))
+    export(ExportConfig(tmp_path / "run", tmp_path / "engines" / "new"))
+    features = np.random.default_rng(0).normal(size=(4, 3, 14, 4)).astype(np.float32)
+    answers = {name: load_engine(name).classify_batch(features)[0] for name in ("old", "new")}
+    assert np.abs(answers["old"] - answers["new"]).max() > 0.05
 
 
 def test_export_of_no_checkpoint_is_one_clear_line(tmp_path, capsys):

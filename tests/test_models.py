@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
+import onnxruntime as ort
 import pytest
 import torch
 from torch import nn
 
+from streamer.engines.folding import fold
+from streamer.engines.numpy_reference import run
 from streamer.graph import (
     FeatureSpec,
     adjacency,
     normalised_adjacency,
     temporal_adjacency,
 )
-from train.models import GTSGN, ModelConfig, build_model
-from train.models.inference import InferenceNetwork
+from train.export.onnx_graph import to_onnx
+from train.models import GTSGN, ModelConfig, ResNet18, build_model
+from train.models.inference import InferenceNetwork, folded
 from train.models.layers import SSModule, temporal_windows
 
 CLASSES, UNITS = 6, 5
@@ -181,14 +188,73 @@ def test_one_seed_gives_one_network():
     assert any(not torch.equal(a, b) for a, b in zip(states[0].values(), states[2].values(), strict=True))
 
 
-@pytest.mark.parametrize("layer", [1, 2, 4])
+VARIANTS = [
+    *(ModelConfig("gts-gn", fusion_layer=layer) for layer in (1, 2, 3, 4)),
+    *(ModelConfig(name) for name in ("ss-gn", "gcn")),
+]
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: f"{v.name}-{v.fusion_layer}")
 @pytest.mark.parametrize("lam", [True, False])
-def test_folded_network_computes_the_same(layer, lam):
-    model = build(fusion_layer=layer, lam=lam)
-    randomised(model)
-    x = features(20)
+@pytest.mark.parametrize("kind", ["A", "B"])
+def test_folded_network_computes_the_same(variant, lam, kind):
+    """In torch, in NumPy and in ONNX Runtime, with action units and without."""
+    if variant.name == "gts-gn" and kind == "A":
+        return
+    for units in (UNITS, 0) if variant.name == "gts-gn" else (0,):
+        model = build_model(replace(variant, lam=lam), FeatureSpec(type=kind), CLASSES, units)
+        randomised(model)
+        x = features(20)
+        network = folded(model, "gm14", temperature=1.7)
+        with torch.no_grad():
+            output = model(x)
+            expected = [torch.softmax(output.classes / 1.7, 1)]
+            expected += [torch.sigmoid(head) for head in output.action_units[-1:]]
+            in_torch = InferenceNetwork(network)(x)
+        session = ort.InferenceSession(to_onnx(network))
+        in_onnx = session.run(list(network.outputs), {"features": x.numpy()})
+        in_numpy = run(network, x.numpy())[: len(expected)]
+        for wanted, *found in zip(expected, in_torch, in_onnx, in_numpy, strict=True):
+            for each in found:
+                torch.testing.assert_close(torch.as_tensor(each), wanted, rtol=0, atol=1e-5)
+
+
+def test_resnet18_has_the_papers_size_and_reads_three_channels():
+    model = ResNet18(classes=6).eval()
+    assert parameters(model) == 11_179_590
     with torch.no_grad():
-        output = model(x)
-        scores, units = InferenceNetwork(model, temperature=1.7)(x)
-    torch.testing.assert_close(scores, torch.softmax(output.classes / 1.7, 1), rtol=0, atol=1e-5)
-    torch.testing.assert_close(units, torch.sigmoid(output.action_units[-1]), rtol=0, atol=1e-5)
+        assert model(torch.zeros(2, 3, 224, 224)).shape == (2, 6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("fused.0.taps"), "the weights have no fused.0.taps"),
+        (lambda s: s.update({"low.0.theta": s["low.0.theta"][:1]}), "the first layer reads 1 channels"),
+        (
+            lambda s: s.update({"high.0.theta": s["high.0.theta"][:, :5]}),
+            "high.0.norm.norm.weight is float32",
+        ),
+        (lambda s: s["fused.1.theta"].__setitem__((0, 0), np.nan), "fused.1.theta holds what is not finite"),
+        (
+            lambda s: [s[f"fused.1.{n}"].__imul__(1e25) for n in ("theta", "taps")],
+            "the folded weights are not finite",
+        ),
+        (lambda s: s["low_norm.norm.running_var"].__isub__(9.0), "running_var has a negative value"),
+        (lambda s: s.update({"classes.linear.bias": np.zeros(6, np.int64)}), "it has to be float"),
+        (lambda s: s.clear(), "the weights of no GTS-GN"),
+    ],
+)
+def test_weights_that_are_none_are_refused(change, message):
+    state = {name: value.numpy().copy() for name, value in randomised(build()).state_dict().items()}
+    fold(state, "gm14")
+    change(state)
+    with pytest.raises(ValueError, match=message):
+        fold(state, "gm14")
+
+
+def test_a_temperature_of_nothing_is_refused():
+    state = {name: value.numpy() for name, value in build().state_dict().items()}
+    for temperature in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="temperature"):
+            fold(state, "gm14", temperature)

@@ -28,7 +28,7 @@ an accuracy on people.**
 
 # {name}
 
-GTS-GN with its streams summed after layer {model["fusion_layer"]},
+{_network(model)},
 {"with" if model["lam"] else "without"} the learnable adjacency matrix, action-unit loss
 `{fit["au_loss"]}` (beta {fit["beta"]:g}).
 It takes the 14 facial nodes at onset, apex and offset and gives the probabilities of
@@ -71,6 +71,14 @@ people, more than in any training expression: accuracy {_percent(beyond["accurac
 - The tracker in front of this network may do better on some people than on others. Not measured.
 - Not for decisions about people.
 """
+
+
+def _network(model: dict[str, Any]) -> str:
+    return {
+        "gts-gn": f"GTS-GN with its streams summed after layer {model['fusion_layer']}",
+        "ss-gn": "SS-GN, one stream of SS modules",
+        "gcn": "The plain GCN on the nodes of all three frames",
+    }[model["name"]]
 
 
 def _magnification(features: Any) -> str:

@@ -1,4 +1,4 @@
-"""The graph networks, by name."""
+"""The networks, by name."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from streamer.graph import (
 from streamer.messages import F32
 from train.models.gcn import GCN
 from train.models.gts_gn import GTSGN, SSGN, Output
+from train.models.resnet18 import ResNet18
 
-__all__ = ["GCN", "GTSGN", "SSGN", "ModelConfig", "Output", "build_model"]
+__all__ = ["GCN", "GTSGN", "SSGN", "ModelConfig", "Output", "ResNet18", "build_model"]
 
 
 @dataclass(frozen=True)

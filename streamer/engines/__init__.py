@@ -1,0 +1,1 @@
+"""The engines, one file each. `streamer.engine` chooses one; nothing here is needed by its callers."""
