@@ -1,4 +1,5 @@
-"""python -m train: fit | export | sample | measure | variants | check."""
+"""python -m train: fit | export | sample | measure | variants | check |
+landmarks | simulate-database."""
 
 from __future__ import annotations
 
@@ -10,9 +11,11 @@ import tyro
 from streamer.errors import StreamerError
 from train.datasets.check import CheckConfig, check
 from train.export import ExportConfig, export
+from train.landmarks import LandmarksConfig, landmarks
 from train.loop import FitConfig, fit
 from train.measure import MeasureConfig, measure
 from train.sample import SampleConfig, make_sample
+from train.simulated_database import SimulateDatabaseConfig, simulate_database
 from train.variants import VariantsConfig, variants
 
 Command = (
@@ -22,6 +25,8 @@ Command = (
     | Annotated[MeasureConfig, tyro.conf.subcommand("measure")]
     | Annotated[VariantsConfig, tyro.conf.subcommand("variants")]
     | Annotated[CheckConfig, tyro.conf.subcommand("check")]
+    | Annotated[LandmarksConfig, tyro.conf.subcommand("landmarks")]
+    | Annotated[SimulateDatabaseConfig, tyro.conf.subcommand("simulate-database")]
 )
 
 
@@ -45,6 +50,10 @@ def main(arguments: list[str] | None = None) -> int:
             text, lacking = check(command)
             print(text)
             return 1 if lacking else 0
+        elif isinstance(command, LandmarksConfig):
+            print(landmarks(command))
+        elif isinstance(command, SimulateDatabaseConfig):
+            print(f"{command.out}: {simulate_database(command)} simulated clips")
         else:
             print(variants(command), end="")
     except StreamerError as error:

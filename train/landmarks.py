@@ -1,0 +1,391 @@
+"""From a sample's images to its nodes at onset, apex and offset, kept on disk.
+
+By the live tracker (default), training sees what serving measures: the landmark model says where the nodes
+are, registration says how they move, and an apex that the coders did not give is found by the spotter's own
+fit of a rise and a fall. By dlib's 68 points, frame by frame, as in the paper. Both also on crops of several
+sizes around the face, whose small differences augment the data (paper, section IV-A).
+
+    python -m train landmarks --dataset casme2 --root /data/CASME2
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import multiprocessing
+import zipfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from streamer import face_crop
+from streamer.errors import OutputError, SourceError, UsageError
+from streamer.fetching import write_whole
+from streamer.graph import NODE_SETS, key_frame_nodes
+from streamer.landmarker_model import SHA256 as LANDMARKER_SHA256
+from streamer.sources.base import Picture
+from streamer.sources.images import numbered_images, read_image
+from train.datasets import Sample, load
+from train.datasets.check import DatabaseName
+from train.landmark_sources import Detector, measure_key_frames, open_detector, track
+
+log = logging.getLogger(__name__)
+
+F32 = NDArray[np.float32]
+
+VERSION = 1
+"""Of what is kept: raised whenever the same images would give other nodes."""
+
+MARGIN_S = 0.1
+"""Frames before the onset and after the offset that are followed too, where they exist, seconds."""
+
+MOST_FRAMES = 2000
+MOST_ARRAY_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class LandmarkConfig:
+    """How nodes are found."""
+
+    source: Literal["tracker", "dlib"] = "tracker"
+    """tracker: the live program's. dlib: 68 points on each key frame, as in the paper (extra `dlib`)."""
+    node_set: Literal["gm14", "dlib31", "dlib68"] = "gm14"
+    """Which nodes."""
+    crops: tuple[float, ...] = (3.0, 3.6, 4.4)
+    """Sides of the square crops of the face, inter-ocular distances, besides the whole image."""
+    frames: Literal["all", "key"] = "all"
+    """all: follow the motion through every frame there is. key: the key frames alone, many times faster."""
+
+    def __post_init__(self) -> None:
+        if not all(2.5 <= side <= 20 for side in self.crops):
+            raise ValueError(f"crops {self.crops}: each side must be 2.5 to 20 inter-ocular distances")
+
+
+@dataclass(frozen=True)
+class SampleNodes:
+    """One sample, measured.
+
+    nodes: (V, 3, n, 2) float32, face frame of the onset, IOD: V views (the whole image, then the crops) of
+        onset, apex and offset.
+    apex: number of its image: the coders', or the one that was found.
+    """
+
+    nodes: F32
+    apex: int
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """Samples with their nodes.
+
+    samples: those that could be measured, `apex` filled in. nodes: (N, V, 3, n, 2) float32, see
+    `SampleNodes`. found: numbers of those whose apex was found. failed: the others, why and remedy.
+    """
+
+    samples: tuple[Sample, ...]
+    nodes: F32
+    found: tuple[int, ...]
+    failed: tuple[str, ...]
+
+
+# -- what is kept --------------------------------------------------------------------------------------
+
+
+def cache_key(sample: Sample, config: LandmarkConfig, files: Sequence[tuple[int, Path]]) -> str:
+    """SHA-256 over the bytes of all images that are looked at and everything that decides what is made of
+    them. Where a database lies and what its folders are called does not count."""
+    settings = asdict(config) | {
+        "version": VERSION,
+        "landmarker": LANDMARKER_SHA256,
+        "fps": sample.fps,
+        "key_frames": [sample.onset, sample.apex, sample.offset],
+    }
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for number, path in files:
+        digest.update(f"{number}:".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _save(path: Path, result: SampleNodes) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, nodes=result.nodes, apex=np.int64(result.apex))
+    write_whole(path, buffer.getvalue())
+
+
+def load_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Arrays of an .npz file, of which nothing is believed: no pickle, no more than its stated size.
+
+    Raises:
+        ValueError: it is not such a file, or lacks an array.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > MOST_ARRAY_BYTES:
+                raise ValueError("it is too large")
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in names}
+    except (OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(str(error)) from error
+
+
+def _kept(path: Path, shape: tuple[int, ...]) -> SampleNodes | None:
+    """The kept result, None if there is none or it is damaged."""
+    if not path.is_file():
+        return None
+    try:
+        arrays = load_arrays(path, ("nodes", "apex"))
+    except ValueError as error:
+        log.warning("%s is damaged (%s): measured anew", path, error)
+        return None
+    nodes = arrays["nodes"]
+    if nodes.shape != shape or nodes.dtype != np.float32 or arrays["apex"].shape != ():
+        log.warning("%s is damaged: measured anew", path)
+        return None
+    return SampleNodes(nodes, int(arrays["apex"]))
+
+
+# -- one sample ----------------------------------------------------------------------------------------
+
+
+def files_of(sample: Sample, config: LandmarkConfig) -> list[tuple[int, Path]]:
+    """The images that are looked at: (number, path), in order.
+
+    Raises:
+        SourceError: they are not there any more, or far too many.
+    """
+    if sample.frames is None or sample.paths is None:
+        raise SourceError(f"{sample.source}: has no images")
+    if (config.frames == "key" or config.source == "dlib") and sample.apex is not None:
+        numbers = (sample.onset, sample.apex, sample.offset)
+        return [(n, p) for n, p in zip(numbers, sample.paths, strict=True) if p is not None]
+    margin = round(MARGIN_S * sample.fps)
+    files = [
+        (number, path)
+        for number, path in numbered_images(sample.frames)
+        if sample.onset - margin <= number <= sample.offset + margin
+    ]
+    if len(files) > MOST_FRAMES:
+        raise SourceError(
+            f"{sample.source}: {len(files)} images from onset to offset, more than {MOST_FRAMES}: a "
+            f"micro-expression is brief; correct the sheet"
+        )
+    return files
+
+
+def _pictures(files: Sequence[tuple[int, Path]]) -> Iterator[tuple[int, Picture]]:
+    for number, path in files:
+        picture = read_image(path)
+        if picture is None:
+            raise SourceError(f"{path} cannot be read as an image: unpack it anew")
+        yield number, picture
+
+
+def crop_box(landmarks: F32, side: float) -> tuple[int, int, int]:
+    """Left, top and size of the square around a face, pixels; side: in IOD. landmarks: (478 or 68, >=2)."""
+    low, high = landmarks[:, :2].min(0), landmarks[:, :2].max(0)
+    corners = [i for eye in face_crop.EYE_CORNERS for i in eye] if len(landmarks) == 478 else [36, 39, 42, 45]
+    right, left = landmarks[corners[:2], :2].mean(0), landmarks[corners[2:], :2].mean(0)
+    size = round(side * float(np.hypot(*(left - right))))
+    x, y = ((low + high) / 2 - size / 2).round().astype(int).tolist()
+    return x, y, size
+
+
+def cropped(picture: Picture, box: tuple[int, int, int]) -> Picture:
+    """The square of a picture; what lies outside repeats its edge."""
+    left, top, size = box
+    rows = np.clip(np.arange(top, top + size), 0, picture.height - 1)
+    columns = np.clip(np.arange(left, left + size), 0, picture.width - 1)
+
+    def cut(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return np.ascontiguousarray(image[rows][:, columns])
+
+    grey = None if picture.grey is None else cut(picture.grey)
+    image = picture.image
+    return Picture(size, size, (lambda: cut(image())) if callable(image) else cut(image), grey)
+
+
+def measure_sample(
+    sample: Sample, config: LandmarkConfig, files: Sequence[tuple[int, Path]], detector: Detector
+) -> SampleNodes:
+    """Nodes of one sample in all views.
+
+    Raises:
+        SourceError: an image cannot be read, or the face is not seen.
+    """
+    pictures = list(_pictures(files))
+    apex, views, box_landmarks = sample.apex, [], None
+    for side in (None, *config.crops):
+        view = pictures
+        if side is not None:
+            assert box_landmarks is not None
+            box = crop_box(box_landmarks, side)
+            view = [(number, cropped(picture, box)) for number, picture in pictures]
+        try:
+            if config.source == "tracker" or apex is None:
+                tracked = track(sample, view, config.node_set, detector)
+                apex = tracked.apex if apex is None else apex
+                box_landmarks = tracked.landmarks if box_landmarks is None else box_landmarks
+                nodes = tracked.nodes(sample, apex)
+            if config.source == "dlib":
+                keys = {sample.onset, apex, sample.offset}
+                points = measure_key_frames([picture for number, picture in view if number in keys], detector)
+                box_landmarks = points[0] if side is None else box_landmarks
+                nodes = key_frame_nodes(points, config.node_set)
+        except ValueError as error:
+            which = "the whole image" if side is None else f"a crop of {side:g} inter-ocular distances"
+            raise SourceError(f"{sample.source}: {sample.name}, {which}: {error}") from error
+        views.append(nodes)
+    assert apex is not None
+    return SampleNodes(np.stack(views).astype(np.float32), apex)
+
+
+def given_nodes(sample: Sample, config: LandmarkConfig) -> SampleNodes:
+    """Nodes of a sample that came as landmarks: every view is the same.
+
+    Raises:
+        SourceError: the file is not as `train.datasets.manifest` describes it.
+    """
+    assert sample.landmarks is not None
+    try:
+        points = load_arrays(sample.landmarks, ("landmarks",))["landmarks"]
+        if len(points.shape) != 3 or len(points) != 3:
+            raise ValueError(f"its landmarks have shape {points.shape}")
+        nodes = key_frame_nodes(points, config.node_set)
+    except ValueError as error:
+        raise SourceError(
+            f"{sample.source}: {sample.landmarks}: {error}; it must be an .npz file with an array landmarks, "
+            f"(3, 478 or 68, 2 or 3) pixels"
+        ) from error
+    return SampleNodes(np.repeat(nodes[None], 1 + len(config.crops), axis=0), 1)
+
+
+# -- all samples ---------------------------------------------------------------------------------------
+
+_detector: Detector | None = None  # of a worker process
+
+
+def _start_worker(config: LandmarkConfig) -> None:
+    global _detector
+    _detector = open_detector(config.source)
+
+
+def _job(sample: Sample, config: LandmarkConfig, cache: Path) -> SampleNodes | str:
+    """The kept or measured nodes of a sample, or why there are none."""
+    try:
+        if sample.landmarks is not None:
+            return given_nodes(sample, config)
+        files = files_of(sample, config)
+        key = cache_key(sample, config, files)
+        path = cache / key[:2] / f"{key}.npz"
+        shape = (1 + len(config.crops), 3, len(NODE_SETS[config.node_set]), 2)
+        kept = _kept(path, shape)
+        if kept is not None:
+            return kept
+        global _detector
+        if _detector is None:
+            _detector = open_detector(config.source)
+        result = measure_sample(sample, config, files, _detector)
+    except SourceError as error:
+        return str(error)
+    except OSError as error:
+        return f"{sample.source}: {error}: unpack it anew"
+    try:
+        _save(path, result)
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be written ({error.strerror}): name another folder with --cache"
+        ) from error
+    return result
+
+
+def extract(
+    samples: Sequence[Sample],
+    config: LandmarkConfig = LandmarkConfig(),
+    cache: Path = Path("out/landmarks"),
+    workers: int = 1,
+    progress: bool = True,
+) -> Extracted:
+    """Nodes of all samples that can be measured. What is in `cache` is taken from there, so an interrupted
+    run goes on where it stopped.
+
+    Raises:
+        UsageError: the extra `dlib` is not installed. OutputError: the cache cannot be written.
+        EngineError: the landmark model cannot be had. SourceError: not one sample can be measured.
+    """
+    results: list[SampleNodes | str] = [""] * len(samples)
+    with tqdm(total=len(samples), desc="landmarks", unit="sample", disable=not progress) as bar:
+        if workers == 1:
+            for position, sample in enumerate(samples):
+                results[position] = _job(sample, config, cache)
+                bar.update()
+        else:
+            context = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(workers, context, _start_worker, (config,)) as pool:
+                jobs = {pool.submit(_job, s, config, cache): k for k, s in enumerate(samples)}
+                try:
+                    for job in as_completed(jobs):
+                        results[jobs[job]] = job.result()
+                        bar.update()
+                except BaseException:
+                    pool.shutdown(cancel_futures=True)
+                    raise
+    kept, nodes, found, failed = [], [], [], []
+    for sample, result in zip(samples, results, strict=True):
+        if isinstance(result, str):
+            failed.append(result)
+            continue
+        if sample.apex is None:
+            found.append(len(kept))
+        kept.append(replace(sample, apex=result.apex))
+        nodes.append(result.nodes)
+    if not kept:
+        raise SourceError(f"none of {len(samples)} samples can be measured; the first: {failed[0]}")
+    return Extracted(tuple(kept), np.stack(nodes), tuple(found), tuple(failed))
+
+
+@dataclass(frozen=True)
+class LandmarksConfig:
+    """Measure the landmarks of a database beforehand; a later command takes them from the cache."""
+
+    dataset: DatabaseName
+    """Which database; manifest: a CSV file of your own."""
+    root: Path
+    """Folder that it was unpacked into."""
+    sheet: Path | None = None
+    """Its annotations, if they do not lie there."""
+    cache: Path = Path("out/landmarks")
+    """Folder that results are kept in."""
+    workers: int = 1
+    """Processes."""
+    landmarks: LandmarkConfig = field(default_factory=LandmarkConfig)
+
+
+def landmarks(config: LandmarksConfig) -> str:
+    """Measure, and say what came of it.
+
+    Raises:
+        DatasetError: the database cannot be loaded. Others as `extract`.
+    """
+    if config.workers < 1:
+        raise UsageError("--workers must be at least 1")
+    database = load(config.dataset, config.root, config.sheet)
+    result = extract(database.samples, config.landmarks, config.cache, config.workers)
+    moved = np.linalg.norm(result.nodes[:, 0, 1] - result.nodes[:, 0, 0], axis=2).max(1)
+    low, middle, high = (100 * np.percentile(moved, [10, 50, 90])).tolist()
+    lines = [
+        f"{len(result.samples)} samples of {database.name} measured in {result.nodes.shape[1]} views"
+        + (" (SIMULATED)" if database.simulated else ""),
+        f"apex found by the tracker: {len(result.found)}",
+        f"peak displacement, inter-ocular distances: {middle:.2f} %, four of five {low:.2f} to {high:.2f} %",
+        f"left out: {len(database.missing) + len(result.failed)}",
+        *(f"  {line}" for line in (*database.missing, *result.failed)),
+    ]
+    return "\n".join(lines)
