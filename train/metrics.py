@@ -59,6 +59,122 @@ def class_metrics(truth: I64, predicted: I64, classes: int) -> ClassMetrics:
     )
 
 
+FIGURES = ("accuracy", "macro_f1", "uar")
+"""What intervals and tests are given for, see `ClassMetrics`."""
+
+
+def _figures(confusion: NDArray[Any]) -> F64:
+    """(..., 3) `FIGURES` of confusion matrices (..., classes, classes)."""
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1).astype(np.float64)
+    support, claimed = confusion.sum(-1), confusion.sum(-2)
+    present = support > 0
+    count = np.maximum(present.sum(-1), 1)
+    f1 = 2.0 * hits / np.maximum(support + claimed, 1)
+    recall = hits / np.maximum(support, 1)
+    return np.stack(
+        [
+            hits.sum(-1) / np.maximum(support.sum(-1), 1),
+            np.where(present, f1, 0.0).sum(-1) / count,
+            np.where(present, recall, 0.0).sum(-1) / count,
+        ],
+        axis=-1,
+    )
+
+
+def _by_person(persons: Sequence[str], truth: I64, predicted: I64, classes: int) -> I64:
+    """(P, classes, classes) confusion matrix of each person.
+
+    Raises:
+        ValueError: there are no samples, or as many of one as not of another.
+    """
+    if not len(persons) == len(truth) == len(predicted) > 0:
+        raise ValueError(f"{len(persons)} persons, {len(truth)} labels, {len(predicted)} predictions")
+    names = np.array(persons)
+    return np.stack(
+        [confusion_matrix(truth[names == p], predicted[names == p], classes) for p in np.unique(names)]
+    )
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure, and the interval that holds it with the stated probability."""
+
+    value: float
+    low: float
+    high: float
+
+
+def bootstrap_intervals(
+    persons: Sequence[str],
+    truth: I64,
+    predicted: I64,
+    classes: int,
+    level: float = 0.95,
+    repeats: int = 5000,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Percentile bootstrap interval of each of `FIGURES`, pooled over all samples.
+
+    Persons are drawn with replacement, each with all of their samples: samples of one person resemble each
+    other, and what is asked is how the figure would be with other persons.
+
+    persons: (N,). truth, predicted: (N,) class indices.
+    """
+    confusion = _by_person(persons, truth, predicted, classes)
+    people = len(confusion)
+    drawn = np.random.default_rng(seed).multinomial(people, np.full(people, 1.0 / people), repeats)
+    spread = _figures(np.tensordot(drawn, confusion, 1))
+    value = _figures(confusion.sum(0))
+    low, high = np.quantile(spread, [(1.0 - level) / 2.0, (1.0 + level) / 2.0], axis=0)
+    return {name: Interval(float(value[k]), float(low[k]), float(high[k])) for k, name in enumerate(FIGURES)}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Second model minus first. low, high: bootstrap interval. p: of no difference, two-sided."""
+
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+def compare_models(
+    persons: Sequence[str],
+    truth: I64,
+    first: I64,
+    second: I64,
+    classes: int,
+    level: float = 0.95,
+    repeats: int = 5000,
+    seed: int = 0,
+) -> dict[str, Comparison]:
+    """Paired comparison of two models' predictions on the same samples, for each of `FIGURES`.
+
+    The test is a randomisation test by person: if the models were equally good, swapping all of a person's
+    predictions between them would change nothing but chance. McNemar's test is not used: it takes samples for
+    independent, which those of one person are not, and knows only accuracy. The interval is a bootstrap over
+    persons, the same persons for both.
+
+    persons: (N,). truth, first, second: (N,) class indices.
+    """
+    a = _by_person(persons, truth, first, classes)
+    b = _by_person(persons, truth, second, classes)
+    people, rng = len(a), np.random.default_rng(seed)
+    difference = _figures(b.sum(0)) - _figures(a.sum(0))
+    swapped = rng.integers(0, 2, (repeats, people))
+    moved = np.tensordot(swapped, b - a, 1)
+    chance = _figures(b.sum(0) - moved) - _figures(a.sum(0) + moved)
+    p = (1 + (np.abs(chance) >= np.abs(difference) - 1e-12).sum(0)) / (1 + repeats)
+    drawn = rng.multinomial(people, np.full(people, 1.0 / people), repeats)
+    spread = _figures(np.tensordot(drawn, b, 1)) - _figures(np.tensordot(drawn, a, 1))
+    low, high = np.quantile(spread, [(1.0 - level) / 2.0, (1.0 + level) / 2.0], axis=0)
+    return {
+        name: Comparison(float(difference[k]), float(low[k]), float(high[k]), float(p[k]))
+        for k, name in enumerate(FIGURES)
+    }
+
+
 def average_precision(truth: NDArray[Any], score: NDArray[Any]) -> float:
     """Area under the precision-recall curve: sum over thresholds of (recall step) * precision.
 
