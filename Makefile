@@ -1,5 +1,6 @@
 # make run    set up .venv, then recognise micro-expressions on camera 0 (or the sample clip, without one)
 # make test   set up .venv with what the checks need, then ruff, pyright and pytest
+# make test-trt  build TensorRT-RTX engines, without a GPU, in a .venv-trt of its own (300 MB more); with one, run them
 # make clean  remove .venv and what the checks left
 #
 # Variables: PYTHON=python3.12   the Python to make .venv with (3.10 to 3.12; after make clean)
@@ -15,7 +16,7 @@ SHOW := $(if $(DISPLAY)$(WAYLAND_DISPLAY)$(filter Darwin,$(shell uname)),--show)
 
 export PYTHON VENV
 
-.PHONY: run test lint format clean
+.PHONY: run test test-trt lint format clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
@@ -29,6 +30,9 @@ run: $(VENV)/.run
 
 test: lint
 	$(BIN)/python -m pytest
+
+test-trt: $(VENV)-trt/.test-trt
+	$(VENV)-trt/bin/python -m pytest tests/test_tensorrt.py tests/test_gpu.py
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check
@@ -44,10 +48,14 @@ $(VENV)/.test: pyproject.toml constraints.txt scripts/setup.sh
 	@scripts/setup.sh test
 	@touch $(VENV)/.run $@
 
+$(VENV)-trt/.test-trt: pyproject.toml constraints.txt scripts/setup.sh
+	@VENV=$(VENV)-trt scripts/setup.sh test-trt
+	@touch $@
+
 $(VENV)/.run: pyproject.toml scripts/setup.sh
 	@scripts/setup.sh run
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) $(VENV)-trt .pytest_cache .ruff_cache .hypothesis build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

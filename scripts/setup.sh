@@ -1,11 +1,12 @@
 #!/bin/sh
-# Sets up the virtual environment: scripts/setup.sh run|test
+# Sets up the virtual environment: scripts/setup.sh run|test|test-trt
 #   run   what the live recogniser needs
 #   test  that, and what training, the tests and the checks need, at the versions of constraints.txt
+#   test-trt  that, and TensorRT-RTX (300 MB more)
 # Environment: PYTHON (a Python 3.10-3.12; found if not given), VENV (.venv).
 set -eu
 cd "$(dirname "$0")/.."
-purpose=${1:?run or test}
+purpose=${1:?run, test or test-trt}
 venv=${VENV:-.venv}
 
 say() { printf '%s\n' "$*" >&2; }
@@ -49,7 +50,8 @@ say "installing (the first time this downloads a few hundred megabytes)"
 case $purpose in
 run) "$venv/bin/python" -m pip install --disable-pip-version-check --quiet --editable . ;;
 test) "$venv/bin/python" -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[train,dev]' ;;
-*) say "error: scripts/setup.sh run|test" && exit 2 ;;
+test-trt) "$venv/bin/python" -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[train,dev,trt-rtx]' ;;
+*) say "error: scripts/setup.sh run|test|test-trt" && exit 2 ;;
 esac
 
 # The wheels leave a few libraries to the system; a bare container or server has none of them.

@@ -14,12 +14,12 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from streamer.engine import FileEntry, Manifest, OnnxEngine, load_engine
+from streamer.engine import ENGINES_FOLDER, FileEntry, Manifest, OnnxEngine, load_engine
 from streamer.errors import EngineError, OutputError, UsageError
 from streamer.graph import FeatureSpec, build_graph, build_graphs
 from train.__main__ import main
 from train.export import ExportConfig, export
-from train.export.difference import largest_difference
+from train.export.difference import TOLERANCE, folded_difference, largest_difference
 from train.export.onnx_graph import to_onnx
 from train.export.source import read_source
 from train.export.tensorrt_engines import installed
@@ -250,6 +250,11 @@ def test_check_names_what_is_not_the_sources(engine_folder, checkpoint, tmp_path
     folder = copied(engine_folder, tmp_path / "onnx")
     rewrite(folder, "model.onnx", to_onnx(source.folded()))
     refused(folder, OutputError, "model.onnx: a probability differs by")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_the_shipped_network_bears_what_a_gpu_computes_in(dtype):
+    assert folded_difference(read_source(ENGINES_FOLDER / "gtsgn-simulated"), dtype) < TOLERANCE[dtype] / 5
 
 
 def test_float16_is_for_tensorrt(checkpoint, tmp_path):

@@ -75,7 +75,7 @@ def build(tensorrt: ModuleType, model: bytes, batch: int) -> bytes:
     typed = getattr(tensorrt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     network = builder.create_network(0 if typed is None else 1 << int(typed))
     parser = tensorrt.OnnxParser(network, logger)
-    if not parser.parse(model):
+    if not parser.parse(model) or network.num_inputs != 1:
         problems = "; ".join(parser.get_error(k).desc() for k in range(parser.num_errors))
         raise GpuUnavailable(f"TensorRT does not take the model ({problems[:200]}); use --device cpu")
     config = builder.create_builder_config()

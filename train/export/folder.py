@@ -11,9 +11,9 @@ from typing import Literal
 from safetensors.torch import save
 
 from streamer.engine import FileEntry, Manifest, OnnxEngine
-from streamer.errors import UsageError
+from streamer.errors import OutputError, UsageError
 from streamer.manifest import BATCH_ENGINE_FILE, ENGINE_FILE, MANIFEST_FILE, ONNX_FILE, WEIGHTS_FILE
-from train.export.difference import check_engine
+from train.export.difference import TOLERANCE, check_engine, folded_difference
 from train.export.onnx_graph import OPSET, to_onnx
 from train.export.source import CARD_FILE, Source, read_source
 from train.export.tensorrt_engines import build_engines
@@ -63,14 +63,23 @@ def write_onnx_engine(source: Source, folder: Path, name: str) -> float:
     return difference
 
 
-def add_tensorrt(folder: Path, to: Literal["trt-rtx", "trt"], dtype: Literal["float32", "float16"]) -> str:
+def add_tensorrt(
+    source: Source, folder: Path, to: Literal["trt-rtx", "trt"], dtype: Literal["float32", "float16"]
+) -> str:
     """Build the TensorRT engines of an ONNX engine folder into it, and rewrite its manifest and card.
 
     Returns a few words about them for the user.
 
-    Raises: UsageError if the library is not installed, or cannot build here.
+    Raises: UsageError if the library is not installed, or cannot build here; OutputError if the network
+        does not bear to be computed in `dtype`.
     """
     runtime = "tensorrt-rtx" if to == "trt-rtx" else "tensorrt"
+    difference = folded_difference(source, dtype)
+    if not difference <= TOLERANCE[dtype]:
+        raise OutputError(
+            f"computed in {dtype}, a probability differs by {difference:.2g} from the trained network's"
+            f" (allowed: {TOLERANCE[dtype]:g}); nothing was written; use --dtype float32"
+        )
     report = build_engines(folder, runtime, dtype)
     card = folder / CARD_FILE
     text = card.read_text(encoding="utf-8").rstrip("\n")
@@ -92,7 +101,8 @@ def add_tensorrt(folder: Path, to: Literal["trt-rtx", "trt"], dtype: Literal["fl
     ).write(folder)
     return (
         f"; {runtime} {report.version} for {report.compute_capability}, {dtype}: {report.operators} of"
-        f" {report.operators} operators, lowered graph within {report.lowered_difference:.1e}"
+        f" {report.operators} operators, lowered graph within {report.lowered_difference:.1e}, in {dtype} on"
+        f" the CPU within {difference:.1e}"
     )
 
 
@@ -106,7 +116,7 @@ def write(config: ExportConfig) -> str:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             difference = write_onnx_engine(source, folder, name)
-            built = "" if config.to == "onnx" else add_tensorrt(folder, config.to, config.dtype)
+            built = "" if config.to == "onnx" else add_tensorrt(source, folder, config.to, config.dtype)
             config.out.mkdir(parents=True, exist_ok=True)
             # The manifest last: a folder that has one is whole.
             for file in (*Manifest.read(folder).files, MANIFEST_FILE):
