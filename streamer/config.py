@@ -185,6 +185,14 @@ class SpottingConfig:
     """Motion of a mouth node in that time (IOD) that counts as activity."""
     speech: Share = 0.3
     """Share of mouth activity before the onset that makes a movement of the mouth speech."""
+    leak_s: Positive = 2.0
+    """Time over which is learned what the head's motion leaves in the displacement."""
+    leak_lag_s: Positive = 0.1
+    """Time over which the changes are taken that this is learned from."""
+    leak_ridge: Positive = 0.003
+    """Motion of the head in that time (IOD, radians) that it takes to learn from."""
+    leak_limit: Positive = 0.006
+    """A larger displacement in that time (IOD) counts as this."""
     head_shift: float = 0.002
     """Noise added per IOD by which the head shifts to and fro in step."""
     head_turn: float = 0.004

@@ -2,14 +2,16 @@
 
 Everything is measured in seconds, so the frame rate may be anything and may vary.
 
-1.  At several half-lengths a matched filter asks how much of a bump (a raised cosine over a straight line)
+1.  What the head's motion leaves in the displacement is learned as it goes (ridge regression over the last
+    seconds) and taken out, for brief movements; a slow one would be taken out with it.
+2.  At several half-lengths a matched filter asks how much of a bump (a raised cosine over a straight line)
     the displacement of each node holds. The answer, over the running noise of each component, is the
     evidence, for the upper and the lower face apart: a brow is seen to move while the mouth speaks. Its
     local maxima over time are candidates.
-2.  A candidate's response is a direction in the space of its nodes. The displacement projected on it
+3.  A candidate's response is a direction in the space of its nodes. The displacement projected on it
     (each component weighted by its noise) is one curve; a rise and a fall on a drift, fitted to it, give
     onset, apex and offset.
-3.  What does not return, is restless before, or is the head's, a blink's, the light's or speech is
+4.  What does not return, is restless before, or is the head's, a blink's, the light's or speech is
     rejected and counted. Each event that is left has a confidence, calibrated on clips with known truth
     (`streamer.confidence`). Up to 0.5 s is a micro-expression, longer a macro-expression.
 """
@@ -24,6 +26,7 @@ import numpy as np
 
 from streamer.confidence import breadth, coherence, confidence_of, shrink, symmetry
 from streamer.config import SpottingConfig
+from streamer.kernels.leak import learn_leak, predict_leak
 from streamer.kernels.registration import TERMS, head_basis
 from streamer.kernels.windows import (
     amplitudes,
@@ -49,8 +52,15 @@ LIGHT = {"upper": slice(0, 2), "lower": slice(2, 4)}
 """Which of `Motion.light` falls on each part."""
 MOUTH = 10
 """Nodes 10..13 are the mouth: those that speech moves."""
+HEAD = 6
+MEASURED = slice(COMPONENTS, 2 * COMPONENTS)
 CAPACITY = 4096
 """Frames kept, half of them at least: 8 s, the longest that is looked back, at up to 250 frames a second."""
+
+
+def _components(half_s: float) -> slice:
+    """Which displacement a bump of this half-length is looked for in."""
+    return slice(0, COMPONENTS) if 2 * half_s <= MICRO_S else MEASURED
 
 
 @dataclass
@@ -88,7 +98,8 @@ class Spotter:
         self._noise = np.full((len(self._halves), COMPONENTS), config.noise_prior)
         self._times = np.empty(CAPACITY)
         self._frames = np.empty(CAPACITY, np.int64)
-        self._values = np.empty((CAPACITY, COMPONENTS + 6))  # displacement, then the head
+        # Displacement without what the head leaves in it, displacement as measured, the head.
+        self._values = np.empty((CAPACITY, 2 * COMPONENTS + HEAD))
         self._eyes = np.empty((CAPACITY, 2))
         self._light = np.empty((CAPACITY, 4))
         self._quality = np.empty(CAPACITY)
@@ -102,6 +113,10 @@ class Spotter:
         """Forget the window (a gap, another face); what is known of the noise stays."""
         self._count = 0
         self._offsets = np.zeros((NODE_COUNT, 2))
+        self._leak = np.zeros(COMPONENTS)
+        self._leak_weight = 0.0
+        self._head_covariance = np.zeros((HEAD, HEAD))
+        self._head_cross = np.zeros((COMPONENTS, HEAD))
         self._begun_s = float("inf")
         self._rings: dict[tuple[int, str], deque[_Candidate]] = {
             (number, part): deque() for number in range(len(self._halves)) for part in PARTS
@@ -192,29 +207,59 @@ class Spotter:
         lost = motion.quality == 0.0
         if lost.any():
             # A node that was lost begins anew somewhere: that is no movement.
-            last = self._values[i - 1, :COMPONENTS].reshape(NODE_COUNT, 2) if i else displacement
+            last = self._values[i - 1, MEASURED].reshape(NODE_COUNT, 2) if i else displacement
             self._offsets[lost] = (last - displacement)[lost]
         displacement += self._offsets
-        self._values[i, :COMPONENTS] = displacement.ravel()
-        self._values[i, COMPONENTS:] = motion.head
+        self._values[i, MEASURED] = displacement.ravel()
+        self._values[i, 2 * COMPONENTS :] = motion.head
+        self._values[i, :COMPONENTS] = self._values[i, MEASURED] - self._follow_head(i)
         self._eyes[i] = motion.eyes
         self._light[i] = motion.light
         self._quality[i] = motion.quality.mean()
-        self._speech[i] = self._mouth_activity(displacement)
+        self._speech[i] = self._mouth_activity(i)
         self._count = i + 1
 
-    def _mouth_activity(self, displacement: np.ndarray) -> float:
-        """Running share of time (0..1) in which the mouth's speed is that of speech.
+    def _follow_head(self, i: int) -> np.ndarray:
+        """(28,) what the head's motion has added to the displacement up to frame i of the window."""
+        if not i:
+            return self._leak
+        c = self.config
+        head, measured = self._values[: i + 1, 2 * COMPONENTS :], self._values[: i + 1, MEASURED]
+        interval = self._times[i] - self._times[i - 1]
+        added = np.empty(COMPONENTS)
+        predict_leak(
+            self._head_covariance,
+            self._head_cross,
+            self._leak_weight * c.leak_ridge**2 + 1e-12,
+            head[i] - head[i - 1],
+            added,
+        )
+        self._leak = self._leak + added
+        j = int(self._times[:i].searchsorted(self._times[i] - c.leak_lag_s + 1e-6))
+        if j < i:
+            keep = math.exp(-interval / c.leak_s)
+            self._leak_weight = keep * self._leak_weight + interval
+            learn_leak(
+                self._head_covariance,
+                self._head_cross,
+                head[i] - head[j],
+                measured[i] - measured[j],
+                keep,
+                interval,
+                c.leak_limit,
+            )
+        return self._leak
+
+    def _mouth_activity(self, i: int) -> float:
+        """Running share of time (0..1) in which the mouth moves as fast as in speech, at frame i of the window.
 
         One brief expression fills a small part of `speech_s`; speech fills it syllable by syllable.
         """
-        i = self._count
         if not i:
             return 0.0
-        interval = self.config.speech_lag_s
-        j = int(np.searchsorted(self._times[:i], self._times[i] - interval))
-        moved = displacement[MOUTH:] - self._values[min(j, i - 1), :COMPONENTS].reshape(NODE_COUNT, 2)[MOUTH:]
-        active = float(np.hypot(*moved.T).max()) > self.config.speech_motion
+        j = min(int(self._times[:i].searchsorted(self._times[i] - self.config.speech_lag_s)), i - 1)
+        moved = self._values[i, 2 * MOUTH : COMPONENTS] - self._values[j, 2 * MOUTH : COMPONENTS]
+        active = float((moved.reshape(-1, 2) ** 2).sum(1).max()) > self.config.speech_motion**2
         share = min(1.0, (self._times[i] - self._times[i - 1]) / self.config.speech_s)
         return float(self._speech[i - 1] + share * (active - self._speech[i - 1]))
 
@@ -230,12 +275,12 @@ class Spotter:
         if self._begun_s > begin + 1.5 * self._interval_s:
             return
         start = int(self._times[: self._count].searchsorted(begin - 1e-6))
-        response = np.empty(COMPONENTS + 6)
+        response = np.empty(2 * COMPONENTS + HEAD)
         window = slice(start, self._count)
         if bump_heights(self._times[window], self._values[window], centre, half, response) <= 0.0:
             return
-        x, y, roll, size, yaw, pitch = response[COMPONENTS:].tolist()
-        response = response[:COMPONENTS]
+        x, y, roll, size, yaw, pitch = response[2 * COMPONENTS :].tolist()
+        response = response[_components(half)]
         stirred = c.head_shift * math.hypot(x, y) + c.head_turn * (
             abs(roll) + abs(size) + math.hypot(yaw, pitch)
         )
@@ -303,7 +348,7 @@ class Spotter:
             self._times[: self._count], [begin_s, candidate.time_s + 4 * half + c.before_s]
         ).tolist()
         times = self._times[start:stop]
-        values = self._values[start:stop, :COMPONENTS]
+        values = self._values[start:stop, _components(half)]
         if len(times) < 6:
             return "gap"
         curve = np.empty(len(times))
@@ -341,7 +386,13 @@ class Spotter:
             return "no return"
         if not brief and candidate.score < c.score_slow:
             return "noise"
-        restless = self._restlessness(part, onset_s, direction, values[0]) / rise
+        if not brief:
+            still = np.empty(len(times))
+            project(self._values[start:stop, :COMPONENTS], self._values[start, :COMPONENTS], direction, still)
+            onset, apex = np.searchsorted(times, (onset_s, apex_s))
+            if still[apex] - still[onset] < c.least_return * rise:
+                return "head"
+        restless = self._restlessness(candidate, onset_s, direction, values[0]) / rise
         if restless > c.restless:
             return "restless"
 
@@ -410,16 +461,18 @@ class Spotter:
             decided_frame=motion.frame,
         )
 
-    def _restlessness(self, part: str, onset_s: float, direction: np.ndarray, base: np.ndarray) -> float:
+    def _restlessness(
+        self, candidate: _Candidate, onset_s: float, direction: np.ndarray, base: np.ndarray
+    ) -> float:
         """Mean distance of the curve from a straight line, before the onset."""
         known = self._times[: self._count]
         start, stop = np.searchsorted(
-            known, [max(onset_s - self.config.calm_s, self._settled_s[part]), onset_s - 0.02]
+            known, [max(onset_s - self.config.calm_s, self._settled_s[candidate.part]), onset_s - 0.02]
         )
         if stop - start <= 4:
             return 0.0
         curve = np.empty(int(stop - start))
-        project(self._values[start:stop, :COMPONENTS], base, direction, curve)
+        project(self._values[start:stop, _components(candidate.half_s)], base, direction, curve)
         t = known[start:stop] - known[start:stop].mean()
         curve -= curve.mean()
         curve -= t * float(t @ curve) / float(t @ t)

@@ -230,6 +230,41 @@ def test_head_motion_raises_the_threshold():
     assert _spot(times, lambda t: field * profile(t, 4.0, 4.18, 4.38), head=head)[0] == []
 
 
+def test_what_the_head_leaves_in_the_displacement_is_learned_and_taken_out():
+    """Registration under a turning head errs in proportion to the turn: as large as the expression, here."""
+    field, times = _field(SMILE, 0.006), _times(30, 20)
+    rng = np.random.default_rng(6)
+    leak = 0.03 * rng.normal(size=(14, 2))
+    head = np.zeros((len(times), 6), np.float32)
+    head[:, 4] = 0.12 * np.sin(2 * np.pi * 0.6 * times) + 0.06 * np.sin(2 * np.pi * 1.4 * times + 1)
+
+    def moved(t):
+        return field * profile(t, 14.0, 14.18, 14.38) + leak * head[np.searchsorted(times, t), 4]
+
+    found, _ = _spot(times, moved, head=head)
+    assert [event.kind for event in found] == ["micro"]
+    assert found[0].apex.time_s == pytest.approx(14.18, abs=0.07)
+    assert found[0].strength == pytest.approx(0.006, rel=0.4)
+    blind, _ = _spot(times, moved, SpottingConfig(leak_ridge=100.0), head=head)
+    assert [event.strength for event in blind] != [found[0].strength]
+    assert len(blind) != 1 or abs(blind[0].strength - 0.006) > abs(found[0].strength - 0.006)
+
+
+def test_a_node_that_was_lost_begins_anew_without_a_movement():
+    """The mouth's patches wander off and are brought back: a step of a node of no quality is none."""
+    times = _times(30, 8)
+    quality = np.ones((len(times), 14), np.float32)
+    quality[90, 13] = 0.0
+    found, spotter = _spot(
+        times,
+        lambda t: np.where(np.arange(14)[:, None] == 13, 0.2 * (t >= times[90]), 0.0) * np.ones((14, 2)),
+        quality=quality,
+    )
+    assert found == []
+    assert not spotter.rejected
+    assert np.ptp(spotter._values[: spotter._count, 2 * 13]) < 0.01
+
+
 def test_a_gap_or_a_new_segment_empties_the_window():
     """A step across a hole must not look like a rise; nor may two segments be compared."""
     spotter = Spotter(SpottingConfig())
