@@ -135,7 +135,8 @@ def _build(cls: type[T], content: object, file: str, prefix: str) -> T:
                 f"{file}: {key} is a flag only: give --{key.replace('_', '-')} and remove it here"
             )
         if key not in known:
-            raise UsageError(f"{file}: unknown key {prefix}{key}: {_suggest(str(key), known, prefix)}")
+            shown = key if isinstance(key, str) and key.isprintable() else repr(key)
+            raise UsageError(f"{file}: unknown key {prefix}{shown}: {_suggest(str(key), known, prefix)}")
         hint = hints[key]
         if is_dataclass(hint) and isinstance(hint, type):
             values[key] = _build(hint, value, file, f"{prefix}{key}.")

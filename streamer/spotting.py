@@ -251,7 +251,7 @@ class Spotter:
         return self._leak
 
     def _mouth_activity(self, i: int) -> float:
-        """Running share of time (0..1) in which the mouth moves as fast as in speech, at frame i of the window.
+        """Running share of time (0..1) in which the mouth moves as fast as in speech, at frame i.
 
         One brief expression fills a small part of `speech_s`; speech fills it syllable by syllable.
         """

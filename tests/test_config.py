@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from streamer.cli import FILE_BYTES, ONLY_FLAGS, load_config, read_config
@@ -165,6 +165,7 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
         max_leaves=6,
     )
 )
+@example(content={"\n": None})
 def test_any_content_gives_settings_or_one_line(tmp_path_factory: pytest.TempPathFactory, content) -> None:
     path = tmp_path_factory.getbasetemp() / "any.yaml"
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
