@@ -11,6 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from streamer.errors import SourceError, UsageError
 from streamer.graph import NODE_SETS
@@ -18,8 +20,9 @@ from streamer.sources.base import Picture
 from streamer.sources.images import read_image
 from train.__main__ import main
 from train.datasets import Database, Sample, load
-from train.landmark_sources import open_detector, track
+from train.landmark_sources import magnified, open_detector, track
 from train.landmarks import LandmarkConfig, cropped, extract, files_of
+from train.magnify import Magnifier
 from train.simulated_database import SimulateDatabaseConfig, simulate_database
 
 WHOLE = LandmarkConfig(crops=())
@@ -206,6 +209,29 @@ def test_a_face_lost_on_the_way_is_an_error(database: Database):
     tracked = track(sample, view, "gm14", open_detector("tracker"))
     with pytest.raises(ValueError, match=f"cannot be followed in image {sample.onset + 1}"):
         tracked.nodes(sample, sample.onset + 1)
+
+
+def test_magnified_key_frames(database: Database, tmp_path: Path):
+    torch.manual_seed(0)
+    weights = tmp_path / "weights.safetensors"
+    save_file(Magnifier().state_dict(), weights)
+    with pytest.raises(ValueError, match="only key frames"):
+        LandmarkConfig(magnifier=weights)
+    config = LandmarkConfig(crops=(), frames="key", magnifier=weights)
+    sample = database.samples[0]
+    pictures = [Picture.of(np.full((16, 16, 3), 60 * k, np.uint8)) for k in range(3)]
+    network = open_detector("tracker", weights).magnifier
+    assert network is not None
+    onset, apex, _ = magnified(pictures, network, 3.0)
+    assert onset is pictures[0] and (apex.height, apex.width) == (16, 16)
+    assert not callable(apex.image) and not callable(pictures[1].image)
+    assert not np.array_equal(apex.image, pictures[1].image)
+    # An untrained network leaves no face to follow, and that is said; none at all is said before.
+    with pytest.raises(SourceError, match="sub01.*cannot be followed"):
+        extract([sample], config, tmp_path / "cache", progress=False)
+    weights.unlink()
+    with pytest.raises(UsageError, match="no magnifier"):
+        extract([sample], config, tmp_path / "cache", progress=False)
 
 
 # -- dlib, and the command -----------------------------------------------------------------------------

@@ -1,5 +1,5 @@
 """python -m train: fit | export | sample | measure | variants | check |
-landmarks | simulate-database."""
+landmarks | magnifier | simulate-database."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from train.datasets.check import CheckConfig, check
 from train.export import ExportConfig, export
 from train.landmarks import LandmarksConfig, landmarks
 from train.loop import FitConfig, fit
+from train.magnify import MagnifierConfig, train_magnifier
 from train.measure import MeasureConfig, measure
 from train.sample import SampleConfig, make_sample
 from train.simulated_database import SimulateDatabaseConfig, simulate_database
@@ -26,6 +27,7 @@ Command = (
     | Annotated[VariantsConfig, tyro.conf.subcommand("variants")]
     | Annotated[CheckConfig, tyro.conf.subcommand("check")]
     | Annotated[LandmarksConfig, tyro.conf.subcommand("landmarks")]
+    | Annotated[MagnifierConfig, tyro.conf.subcommand("magnifier")]
     | Annotated[SimulateDatabaseConfig, tyro.conf.subcommand("simulate-database")]
 )
 
@@ -52,6 +54,8 @@ def main(arguments: list[str] | None = None) -> int:
             return 1 if lacking else 0
         elif isinstance(command, LandmarksConfig):
             print(landmarks(command))
+        elif isinstance(command, MagnifierConfig):
+            print(f"{command.out}: mean absolute error {train_magnifier(command):.4f} of a range of 2")
         elif isinstance(command, SimulateDatabaseConfig):
             print(f"{command.out}: {simulate_database(command)} simulated clips")
         else:

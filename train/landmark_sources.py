@@ -30,6 +30,7 @@ from streamer.motion import NEIGHBOURS, MotionMeter
 from streamer.sources.base import Picture
 from streamer.tracking import MediaPipeTracker
 from train.datasets import Sample
+from train.magnify import Magnifier, load_magnifier, magnify
 
 F64 = NDArray[np.float64]
 
@@ -46,7 +47,19 @@ LEAST_SIDE_S = 0.03
 
 
 class Detector:
-    """The landmark models, each loaded when it is first asked. Raises UsageError and EngineError then."""
+    """The models, each loaded when it is first asked. Raises UsageError and EngineError then.
+
+    Args:
+        magnifier: weights of the motion magnification network, where it is used.
+    """
+
+    def __init__(self, magnifier: Path | None = None) -> None:
+        self.weights = magnifier
+
+    @cached_property
+    def magnifier(self) -> Magnifier | None:
+        """The motion magnification network."""
+        return None if self.weights is None else load_magnifier(self.weights)
 
     @cached_property
     def tracker(self) -> MediaPipeTracker:
@@ -75,7 +88,7 @@ class Detector:
 
     def load(self, source: str) -> None:
         """Load what `source` ("tracker" or "dlib") needs: what is missing shows before work begins."""
-        _ = self._dlib if source == "dlib" else self.tracker
+        _ = self.magnifier, self._dlib if source == "dlib" else self.tracker
 
     def mesh(self, image: U8) -> F32:
         """(478, 3) pixels of the largest face.
@@ -103,13 +116,14 @@ class Detector:
         return np.array([(p.x, p.y) for p in shape.parts()], np.float32)
 
 
-def open_detector(source: str) -> Detector:
-    """A detector with what `source` needs loaded.
+def open_detector(source: str, magnifier: Path | None = None) -> Detector:
+    """A detector with what `source` needs loaded, and the magnifier of these weights.
 
     Raises:
-        UsageError: the extra `dlib` is missing. EngineError: the landmark model cannot be had.
+        UsageError: the extra `dlib` is missing, or the weights are none of the network's.
+        EngineError: the landmark model cannot be had.
     """
-    detector = Detector()
+    detector = Detector(magnifier)
     detector.load(source)
     return detector
 
@@ -117,6 +131,12 @@ def open_detector(source: str) -> Detector:
 def measure_key_frames(pictures: Sequence[Picture], detector: Detector) -> F32:
     """(3, 68, 2) pixels: dlib's points at onset, apex and offset."""
     return np.stack([detector.points68(_image(picture)) for picture in pictures])
+
+
+def magnified(keys: Sequence[Picture], network: Magnifier, factor: float) -> list[Picture]:
+    """Onset, apex and offset, the motion since the onset magnified in the latter two."""
+    onset = _image(keys[0])
+    return [keys[0], *(Picture.of(magnify(network, onset, _image(key), factor)) for key in keys[1:])]
 
 
 def _image(picture: Picture) -> U8:

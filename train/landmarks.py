@@ -35,7 +35,7 @@ from streamer.sources.base import Picture
 from streamer.sources.images import numbered_images, read_image
 from train.datasets import Sample, load
 from train.datasets.check import DatabaseName
-from train.landmark_sources import Detector, measure_key_frames, open_detector, track
+from train.landmark_sources import Detector, magnified, measure_key_frames, open_detector, track
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +63,17 @@ class LandmarkConfig:
     """Sides of the square crops of the face, inter-ocular distances, besides the whole image."""
     frames: Literal["all", "key"] = "all"
     """all: follow the motion through every frame there is. key: the key frames alone, many times faster."""
+    magnifier: Path | None = None
+    """Weights of the motion magnification network (see `python -m train magnifier`): magnify the key frames
+    before landmarks are found, as the paper does. Then features must not be magnified once more."""
+    magnification: float = 3.0
+    """How far the magnifier magnifies."""
 
     def __post_init__(self) -> None:
+        if self.magnifier is not None and self.frames == "all" and self.source == "tracker":
+            raise ValueError("magnifier: only key frames are magnified: add frames key")
+        if not 1 <= self.magnification <= 50:
+            raise ValueError(f"magnification is {self.magnification:g}; must be 1 to 50")
         if not all(2.5 <= side <= 20 for side in self.crops):
             raise ValueError(f"crops {self.crops}: each side must be 2.5 to 20 inter-ocular distances")
 
@@ -102,7 +111,9 @@ class Extracted:
 def cache_key(sample: Sample, config: LandmarkConfig, files: Sequence[tuple[int, Path]]) -> str:
     """SHA-256 over the bytes of all images that are looked at and everything that decides what is made of
     them. Where a database lies and what its folders are called does not count."""
+    weights = config.magnifier
     settings = asdict(config) | {
+        "magnifier": None if weights is None else hashlib.sha256(weights.read_bytes()).hexdigest(),
         "version": VERSION,
         "landmarker": LANDMARKER_SHA256,
         "fps": sample.fps,
@@ -188,6 +199,13 @@ def _pictures(files: Sequence[tuple[int, Path]]) -> Iterator[tuple[int, Picture]
         yield number, picture
 
 
+def _key_pictures(
+    pictures: Sequence[tuple[int, Picture]], numbers: tuple[int, int, int]
+) -> list[tuple[int, Picture]]:
+    by_number = dict(pictures)
+    return [(number, by_number[number]) for number in numbers]
+
+
 def crop_box(landmarks: F32, side: float) -> tuple[int, int, int]:
     """Left, top and size of the square around a face, pixels; side: in IOD. landmarks: (478 or 68, >=2)."""
     low, high = landmarks[:, :2].min(0), landmarks[:, :2].max(0)
@@ -221,29 +239,30 @@ def measure_sample(
         SourceError: an image cannot be read, or the face is not seen.
     """
     pictures = list(_pictures(files))
-    apex, views, box_landmarks = sample.apex, [], None
-    for side in (None, *config.crops):
-        view = pictures
-        if side is not None:
-            assert box_landmarks is not None
-            box = crop_box(box_landmarks, side)
-            view = [(number, cropped(picture, box)) for number, picture in pictures]
-        try:
-            if config.source == "tracker" or apex is None:
-                tracked = track(sample, view, config.node_set, detector)
-                apex = tracked.apex if apex is None else apex
-                box_landmarks = tracked.landmarks if box_landmarks is None else box_landmarks
-                nodes = tracked.nodes(sample, apex)
+    what, views = "the whole image", []
+    try:
+        apex = track(sample, pictures, "gm14", detector).apex if sample.apex is None else sample.apex
+        if config.frames == "key" or config.source == "dlib":
+            pictures = _key_pictures(pictures, (sample.onset, apex, sample.offset))
+            if detector.magnifier is not None:
+                large = magnified([p for _, p in pictures], detector.magnifier, config.magnification)
+                pictures = [(number, p) for (number, _), p in zip(pictures, large, strict=True)]
+        face = None
+        for side in (None, *config.crops):
+            view = pictures
+            if side is not None and face is not None:
+                what, box = f"a crop of {side:g} inter-ocular distances", crop_box(face, side)
+                view = [(number, cropped(picture, box)) for number, picture in pictures]
             if config.source == "dlib":
-                keys = {sample.onset, apex, sample.offset}
-                points = measure_key_frames([picture for number, picture in view if number in keys], detector)
-                box_landmarks = points[0] if side is None else box_landmarks
-                nodes = key_frame_nodes(points, config.node_set)
-        except ValueError as error:
-            which = "the whole image" if side is None else f"a crop of {side:g} inter-ocular distances"
-            raise SourceError(f"{sample.source}: {sample.name}, {which}: {error}") from error
-        views.append(nodes)
-    assert apex is not None
+                points = measure_key_frames([picture for _, picture in view], detector)
+                nodes, first = key_frame_nodes(points, config.node_set), points[0]
+            else:
+                tracked = track(sample, view, config.node_set, detector)
+                nodes, first = tracked.nodes(sample, apex), tracked.landmarks
+            face = first if face is None else face
+            views.append(nodes)
+    except ValueError as error:
+        raise SourceError(f"{sample.source}: {sample.name}, {what}: {error}") from error
     return SampleNodes(np.stack(views).astype(np.float32), apex)
 
 
@@ -274,7 +293,7 @@ _detector: Detector | None = None  # of a worker process
 
 def _start_worker(config: LandmarkConfig) -> None:
     global _detector
-    _detector = open_detector(config.source)
+    _detector = open_detector(config.source, config.magnifier)
 
 
 def _job(sample: Sample, config: LandmarkConfig, cache: Path) -> SampleNodes | str:
@@ -289,9 +308,9 @@ def _job(sample: Sample, config: LandmarkConfig, cache: Path) -> SampleNodes | s
         kept = _kept(path, shape)
         if kept is not None:
             return kept
-        global _detector
-        if _detector is None:
-            _detector = open_detector(config.source)
+        if _detector is None or _detector.weights != config.magnifier:
+            _start_worker(config)
+        assert _detector is not None
         result = measure_sample(sample, config, files, _detector)
     except SourceError as error:
         return str(error)
@@ -317,9 +336,14 @@ def extract(
     run goes on where it stopped.
 
     Raises:
-        UsageError: the extra `dlib` is not installed. OutputError: the cache cannot be written.
-        EngineError: the landmark model cannot be had. SourceError: not one sample can be measured.
+        UsageError: the extra `dlib` is not installed, or there is no such magnifier.
+        OutputError: the cache cannot be written. EngineError: the landmark model cannot be had.
+        SourceError: not one sample can be measured.
     """
+    if config.magnifier is not None and not config.magnifier.is_file():
+        raise UsageError(
+            f"no magnifier {config.magnifier}: train one with `python -m train magnifier --out DIR`"
+        )
     results: list[SampleNodes | str] = [""] * len(samples)
     with tqdm(total=len(samples), desc="landmarks", unit="sample", disable=not progress) as bar:
         if workers == 1:
