@@ -87,6 +87,16 @@ class MotionConfig:
     """Prior precision of the out-of-plane turns in the head model."""
     rewarp: float = 0.03
     """Head motion since the last frame (IOD) beyond which the crop is taken again."""
+    turn_rate: float = 0.25
+    """Speed of a turn (1 / s, about radians) beyond which patches are shown as the turned head would."""
+    turn_step: Positive = 0.02
+    """Turn since the patches were cut, beyond which they are cut anew."""
+    unsure_place: float = 0.05
+    """How uncertain the place of a point on the skin is (IOD): with the skin's slope, that of its depth."""
+    astray: Positive = 0.04
+    """Movement of a point against the head (IOD) beyond which its match is not the next one's start."""
+    forget_turn: float = 0.7
+    """Turn (radians) in which a displacement measured before it is forgotten; 0 never forgets."""
     least_stable: Share = 0.3
     """Share of the stable points' weight that must be found for the frame to count as measured."""
     sure_quality: Share = 0.3
@@ -131,7 +141,7 @@ class SpottingConfig:
     """A longer hole between two frames empties the window."""
     score: Positive = 2.2
     """Evidence over noise, RMS of the most moved nodes, that opens a candidate; noise alone gives 1.6."""
-    score_slow: Positive = 3.0
+    score_slow: Positive = 2.6
     """The same for a movement longer than 0.5 s: slow drifts are more common than slow expressions."""
     top_nodes: Count = 3
     """How many of the most moved nodes count."""

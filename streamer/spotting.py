@@ -125,6 +125,7 @@ class Spotter:
         self._open: list[_Candidate] = []
         self._settled_s = dict.fromkeys(PARTS, float("-inf"))
         self._rejected_s = float("-inf")
+        self._slow_s = (0.0, 0.0)
 
     def update(self, motion: Motion) -> list[KeyFrames]:
         """Take one frame's motion; return the events that it completes, oldest first."""
@@ -147,8 +148,9 @@ class Spotter:
                 continue
             self._open.remove(candidate)
             if isinstance(verdict, KeyFrames):
+                known = verdict.kind == "macro" and self._is_known(verdict)
                 self._settle(candidate.part, verdict)
-                found.append(verdict)
+                found += [] if known else [verdict]
             elif abs(candidate.time_s - self._rejected_s) > 0.15:
                 self._rejected_s = candidate.time_s
                 self.rejected[verdict] += 1
@@ -161,12 +163,21 @@ class Spotter:
         for name in PARTS:
             if name == part or event.kind == "micro":
                 self._settled_s[name] = max(self._settled_s[name], offset_s)
+        if event.kind == "macro":
+            self._slow_s = (onset_s, offset_s)
         self._open = [
             c
             for c in self._open
             if c.time_s > self._settled_s[c.part]
             and not (onset_s < c.time_s < offset_s and c.half_s > 0.25 * (offset_s - onset_s))
         ]
+
+    def _is_known(self, event: KeyFrames) -> bool:
+        """Whether a slow event was reported already, as the other part of the face took part in it: half of
+        either is common to both."""
+        onset_s, offset_s = self._slow_s
+        common_s = min(offset_s, event.offset.time_s) - max(onset_s, event.onset.time_s)
+        return common_s > 0.5 * min(offset_s - onset_s, event.offset.time_s - event.onset.time_s)
 
     def _is_flank(self, event: KeyFrames, candidate: _Candidate) -> bool:
         """Whether a slow event ends in a stronger movement that is not decided yet: then it has to wait,

@@ -241,12 +241,11 @@ def test_footage_of_a_set_gets_expressions(tmp_path):
     encode(frames, 10, Encoding(), path)
     jobs = plan.plan(Scope(axes=("real", "real-uninjected"), sets=("own",), footage={"own": [path]}))
     assert [(job.axis, job.kind, job.set_name) for job in jobs] == [
-        ("real", "micro", "own"),
-        ("real", "micro", "own"),
+        *[("real", "micro", "own")] * 4,
         ("real-uninjected", "uninjected", "own"),
     ]
     clips_of = [job.description for job in jobs if isinstance(job.description, FootageClip)]
-    for description in clips_of[:2]:
+    for description in clips_of[:4]:
         (injection,) = description.injections
         assert 0.9 <= injection.onset_s < injection.offset_s < 3.5
         assert injection.peak == 0.02

@@ -128,8 +128,9 @@ def test_a_drift_and_a_change_of_posture_give_nothing():
 
 
 @pytest.mark.parametrize("length_s", [0.8, 1.2, 2.0])
-def test_a_slow_expression_is_macro(length_s):
-    field = _field(SMILE, 0.03)
+@pytest.mark.parametrize("units", [SMILE, {"AU4": 1.0, "AU12": 1.0}])
+def test_a_slow_expression_is_one_macro(length_s, units):
+    field = _field(units, 0.03)
     found, _ = _spot(
         _times(30, 10), lambda t: field * profile(t, 5.0, 5 + 0.45 * length_s, 5 + length_s, hold=0.2)
     )

@@ -186,6 +186,7 @@ AXES: dict[str, Axis] = {
         ("1",),
         kind="slow",
         seconds=30.0,
+        clips=(2, 4),
     ),
     "uninjected": Axis(
         "nothing injected",
@@ -213,7 +214,7 @@ AXES: dict[str, Axis] = {
         "% of the inter-ocular distance",
         _points("peak", (1, 2, 3), 0.01),
         ("2",),
-        clips=(2, 6),
+        clips=(4, 12),
         sets=(*_ALL, "own"),
         peers=True,
         footage=True,
