@@ -250,4 +250,4 @@ def test_footage_of_a_set_gets_expressions(tmp_path):
         assert 0.9 <= injection.onset_s < injection.offset_s < 3.5
         assert injection.peak == 0.02
     assert clips_of[0].injections != clips_of[1].injections
-    assert clips_of[2].injections == ()
+    assert clips_of[4].injections == ()
