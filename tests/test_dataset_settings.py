@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from streamer.errors import UsageError
@@ -78,6 +80,15 @@ def test_composite_classes():
 def test_databases_together_take_common_classes():
     assert select([*CASME2, *SAMM], "objective").classes == ("I", "II", "III", "VII")
     assert select([*CASME2, *SAMM], "self-report").classes == ("happiness", "surprise", "others")
+
+
+def test_action_units_as_targets():
+    own = [
+        replace(sample("manifest", "s1", k, objective, None), units=units)
+        for k, (objective, units) in enumerate([("I", ("L12", "6")), ("III", ("4",))])
+    ]
+    chosen = select(own, "objective", classes=("I", "III"))
+    assert chosen.units(("AU4", "AU12", "AU14")).tolist() == [[0, 1, 0], [1, 0, 0]]
 
 
 def test_what_cannot_be():

@@ -14,7 +14,7 @@ import pytest
 from database_trees import CASME2_HEADER, SAMM_HEADER, casme2, write_frames, write_xlsx
 
 from train.__main__ import main
-from train.datasets import DatasetError, load, select
+from train.datasets import LOADERS, DatasetError, load, select
 from train.datasets.sample import SIMULATED_MARK
 
 GOOD = ("01", "EP02_01f", 46, 59, 86, "12", "happiness")
@@ -171,8 +171,9 @@ def test_a_bad_cell_names_file_sheet_and_row(tmp_path: Path, cell: object, messa
 
 
 def test_sheets_that_cannot_be_used(tmp_path: Path):
-    with pytest.raises(DatasetError, match="no folder"):
-        load("casme2", tmp_path / "nowhere")
+    for name in LOADERS:
+        with pytest.raises(DatasetError, match="nowhere does not exist: give the folder"):
+            load(name, tmp_path / "nowhere", None if name == "smic" else tmp_path / "sheet.xlsx")
     with pytest.raises(DatasetError, match="no sheet of annotations.*--sheet"):
         load("casme2", tmp_path)
     path = write_xlsx(tmp_path / "CASME2-coding-20140508.xlsx", [("Subject", "Filename", "OnsetFrame")])

@@ -21,7 +21,7 @@ from streamer.sources.images import read_image
 from train.__main__ import main
 from train.datasets import Database, Sample, load
 from train.landmark_sources import magnified, open_detector, track
-from train.landmarks import LandmarkConfig, cropped, extract, files_of
+from train.landmarks import LandmarkConfig, cache_key, cropped, extract, files_of
 from train.magnify import Magnifier
 from train.simulated_database import SimulateDatabaseConfig, simulate_database
 
@@ -150,6 +150,22 @@ def test_other_images_or_settings_are_other_results(database: Database, tmp_path
         progress=False,
     )
     assert len(list(tmp_path.glob("*/*.npz"))) == 3
+
+
+def test_the_key_is_of_the_images_bytes_not_of_their_place(database: Database, tmp_path: Path):
+    sample = database.samples[0]
+    files = files_of(sample, WHOLE)
+    assert len(files) == sample.offset - sample.onset + 1
+    copies = [(number, Path(shutil.copy(path, tmp_path / path.name))) for number, path in files]
+    assert cache_key(sample, WHOLE, files) == cache_key(sample, WHOLE, copies)
+    copies[3][1].write_bytes(copies[3][1].read_bytes() + b"\0")
+    assert cache_key(sample, WHOLE, files) != cache_key(sample, WHOLE, copies)
+    assert cache_key(sample, WHOLE, files) != cache_key(replace(sample, fps=100.0), WHOLE, files)
+
+
+def test_nodes_of_a_selection(database: Database, cache: Path):
+    result = extract(database.samples, replace(WHOLE, frames="key"), cache, progress=False)
+    assert np.array_equal(result.of(database.samples[::-1]), result.nodes[::-1])
 
 
 def test_an_image_that_is_damaged_or_shows_no_face(database: Database, tmp_path: Path):

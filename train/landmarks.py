@@ -11,44 +11,42 @@ sizes around the face, whose small differences augment the data (paper, section 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import logging
 import multiprocessing
-import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from streamer import face_crop
+from streamer import face_crop, graph, motion
+from streamer.config import MotionConfig, TrackingConfig
 from streamer.errors import OutputError, SourceError, UsageError
-from streamer.fetching import write_whole
 from streamer.graph import NODE_SETS, key_frame_nodes
+from streamer.kernels import patches, registration, windows
 from streamer.landmarker_model import SHA256 as LANDMARKER_SHA256
 from streamer.sources.base import Picture
 from streamer.sources.images import numbered_images, read_image
+from train import landmark_sources, magnify
 from train.datasets import Sample, load
 from train.datasets.check import DatabaseName
+from train.landmark_cache import SampleNodes, kept_nodes, load_arrays, save_nodes
 from train.landmark_sources import Detector, magnified, measure_key_frames, open_detector, track
-
-log = logging.getLogger(__name__)
 
 F32 = NDArray[np.float32]
 
-VERSION = 1
-"""Of what is kept: raised whenever the same images would give other nodes."""
+MEASURED_BY = (face_crop, graph, motion, patches, registration, windows, landmark_sources, magnify)
+"""Modules that decide which nodes an image gives: when one changes, what is kept is measured again."""
 
 MARGIN_S = 0.1
 """Frames before the onset and after the offset that are followed too, where they exist, seconds."""
 
 MOST_FRAMES = 2000
-MOST_ARRAY_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -79,19 +77,6 @@ class LandmarkConfig:
 
 
 @dataclass(frozen=True)
-class SampleNodes:
-    """One sample, measured.
-
-    nodes: (V, 3, n, 2) float32, face frame of the onset, IOD: V views (the whole image, then the crops) of
-        onset, apex and offset.
-    apex: number of its image: the coders', or the one that was found.
-    """
-
-    nodes: F32
-    apex: int
-
-
-@dataclass(frozen=True)
 class Extracted:
     """Samples with their nodes.
 
@@ -104,6 +89,15 @@ class Extracted:
     found: tuple[int, ...]
     failed: tuple[str, ...]
 
+    def of(self, samples: Sequence[Sample]) -> F32:
+        """(M, V, 3, n, 2) nodes of some of `samples`, in their order: of a `Selection`'s.
+
+        Raises:
+            KeyError: one was not measured.
+        """
+        place = {sample.name: k for k, sample in enumerate(self.samples)}
+        return self.nodes[[place[sample.name] for sample in samples]]
+
 
 # -- what is kept --------------------------------------------------------------------------------------
 
@@ -114,7 +108,7 @@ def cache_key(sample: Sample, config: LandmarkConfig, files: Sequence[tuple[int,
     weights = config.magnifier
     settings = asdict(config) | {
         "magnifier": None if weights is None else hashlib.sha256(weights.read_bytes()).hexdigest(),
-        "version": VERSION,
+        "code": _code_digest(),
         "landmarker": LANDMARKER_SHA256,
         "fps": sample.fps,
         "key_frames": [sample.onset, sample.apex, sample.offset],
@@ -125,42 +119,13 @@ def cache_key(sample: Sample, config: LandmarkConfig, files: Sequence[tuple[int,
     return digest.hexdigest()
 
 
-def _save(path: Path, result: SampleNodes) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, nodes=result.nodes, apex=np.int64(result.apex))
-    write_whole(path, buffer.getvalue())
-
-
-def load_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """Arrays of an .npz file, of which nothing is believed: no pickle, no more than its stated size.
-
-    Raises:
-        ValueError: it is not such a file, or lacks an array.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(member.file_size for member in archive.infolist()) > MOST_ARRAY_BYTES:
-                raise ValueError("it is too large")
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in names}
-    except (OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(str(error)) from error
-
-
-def _kept(path: Path, shape: tuple[int, ...]) -> SampleNodes | None:
-    """The kept result, None if there is none or it is damaged."""
-    if not path.is_file():
-        return None
-    try:
-        arrays = load_arrays(path, ("nodes", "apex"))
-    except ValueError as error:
-        log.warning("%s is damaged (%s): measured anew", path, error)
-        return None
-    nodes = arrays["nodes"]
-    if nodes.shape != shape or nodes.dtype != np.float32 or arrays["apex"].shape != ():
-        log.warning("%s is damaged: measured anew", path)
-        return None
-    return SampleNodes(nodes, int(arrays["apex"]))
+@cache
+def _code_digest() -> str:
+    digest = hashlib.sha256()
+    for module in MEASURED_BY:
+        digest.update(Path(str(module.__file__)).read_bytes())
+    digest.update(repr((MotionConfig(), TrackingConfig())).encode())
+    return digest.hexdigest()
 
 
 # -- one sample ----------------------------------------------------------------------------------------
@@ -296,16 +261,16 @@ def _start_worker(config: LandmarkConfig) -> None:
     _detector = open_detector(config.source, config.magnifier)
 
 
-def _job(sample: Sample, config: LandmarkConfig, cache: Path) -> SampleNodes | str:
+def _job(sample: Sample, config: LandmarkConfig, folder: Path) -> SampleNodes | str:
     """The kept or measured nodes of a sample, or why there are none."""
     try:
         if sample.landmarks is not None:
             return given_nodes(sample, config)
         files = files_of(sample, config)
         key = cache_key(sample, config, files)
-        path = cache / key[:2] / f"{key}.npz"
+        path = folder / key[:2] / f"{key}.npz"
         shape = (1 + len(config.crops), 3, len(NODE_SETS[config.node_set]), 2)
-        kept = _kept(path, shape)
+        kept = kept_nodes(path, shape)
         if kept is not None:
             return kept
         if _detector is None or _detector.weights != config.magnifier:
@@ -317,7 +282,7 @@ def _job(sample: Sample, config: LandmarkConfig, cache: Path) -> SampleNodes | s
     except OSError as error:
         return f"{sample.source}: {error}: unpack it anew"
     try:
-        _save(path, result)
+        save_nodes(path, result)
     except OSError as error:
         raise OutputError(
             f"{path} cannot be written ({error.strerror}): name another folder with --cache"

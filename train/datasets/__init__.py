@@ -48,4 +48,6 @@ def load(name: str, root: Path, sheet: Path | None = None) -> Database:
     """
     if name not in LOADERS:
         raise DatasetError(f"unknown database {name!r}; known: {', '.join(LOADERS)}")
+    if not root.exists():
+        raise DatasetError(f"{root} does not exist: give the folder that the database was unpacked into")
     return LOADERS[name](root, sheet)

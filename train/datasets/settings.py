@@ -75,6 +75,11 @@ class Selection:
             zip(self.classes, np.bincount(self.label, minlength=len(self.classes)).tolist(), strict=True)
         )
 
+    def units(self, names: Sequence[str]) -> NDArray[np.float32]:
+        """(N, units) 1 where a sample has the action unit of that name ("AU12"), on whatever side."""
+        numbers = [int(name.removeprefix("AU")) for name in names]
+        return np.array([[number in s.numbers for number in numbers] for s in self.samples], np.float32)
+
     @property
     def persons(self) -> tuple[str, ...]:
         """Whose sample each is: what folds are made of."""
