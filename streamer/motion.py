@@ -3,7 +3,8 @@
 The landmark model says where the nodes are, within its jitter; registration says how they move. Each
 frame is warped into a crop in which the face stands still, pyramidal Lucas-Kanade (Bouguet 2001)
 matches every point's patch against one reference crop, the rigid motion of the head is fitted to the
-stable points and removed, and what is left of a node's shift is its displacement.
+stable points and removed, and what is left of a node's shift is its displacement. While the head
+turns, the reference's patches are cut as the turned head shows them.
 
 One reference serves for half a second; then the current crop becomes the reference. The noise of that
 picture enters once with each sign, so the displacement goes on without a step, and drift is bounded:
@@ -15,16 +16,24 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from streamer import face_crop
 from streamer.config import MotionConfig
 from streamer.face_crop import F64, EyeWatch, face_points, inverse, move, similarity
 from streamer.graph import NODES
-from streamer.kernels.patches import cut_patches, match_patches, structure
-from streamer.kernels.registration import TERMS, fit_head, learn_depth, pool_nodes
+from streamer.kernels.patches import match_patches
+from streamer.kernels.registration import (
+    MOST_TURN,
+    TERMS,
+    fit_head,
+    learn_depth,
+    move_head,
+    pool_nodes,
+    remove_head,
+)
 from streamer.messages import F32, U8, Face, Frame, Motion
+from streamer.reference import Reference
 
 STABLE_POINTS = {
     1.0: (
@@ -59,9 +68,6 @@ NEIGHBOURS = (
 its blocks one by one, and six patches on as many blocks are steadier than one. None lies on a lid, on the
 inside of the lips or at the edge of the face."""
 
-INFORMATION_LIMIT = 2.0
-"""Most that one patch's image information may count, in medians of the face's patches."""
-
 FIT_ROUNDS = 6
 """Reweighting rounds of the head fit: four to narrow its idea of an outlier, two to settle."""
 
@@ -70,40 +76,16 @@ HOLE_S = 0.2
 
 
 @dataclass
-class _Reference:
-    """The crop that the following frames are matched against.
-
-    picture: (H, W) uint8. scale: pixels an IOD. points: (P, 2) float32, crop pixels. points3: (P, 3)
-    face frame, IOD. information: (P, 3). patches, gradients, inverse: of `cut_patches`. base: (14, 2)
-    displacement of the nodes in this picture since the segment began; turn: (2,) likewise for the head's
-    out-of-plane terms. mean, deviation: grey levels.
-    """
-
-    time_s: float
-    scale: float
-    picture: U8
-    points: F32
-    points3: F64
-    information: F64
-    patches: F32
-    gradients: F32
-    inverse: F64
-    base: F64
-    turn: F64
-    mean: float
-    deviation: float
-
-
-@dataclass
 class _Match:
     """One frame matched: crop, (P, 2) points in crop pixels, shift (P, 2) IOD, residual IOD, (P,) quality,
-    (4,) light as in `Motion`."""
+    (P,) weight: quality, less where the turn leaves the skin's place uncertain, (4,) light as in `Motion`."""
 
     picture: U8
     points: F32
     shift: F64
     residual: float
     quality: F32
+    weight: F32
     light: F32
 
 
@@ -126,7 +108,7 @@ class MotionMeter:
 
     def reset(self) -> None:
         """Forget the face: the next frame that has one starts a new segment."""
-        self._reference: _Reference | None = None
+        self._reference: Reference | None = None
         self._unsure = False
         self._last_s = float("-inf")
 
@@ -145,12 +127,12 @@ class MotionMeter:
         Returns:
             The motion; None while no face is known, and for a frame that cannot be matched.
         """
-        match = self._match(frame.grey_or_image) if self._reference is not None else None
+        match = self._match(frame.grey_or_image, frame.time_s) if self._reference is not None else None
         if match is None or (face is not None and not self._agrees(face)):
             if face is None or not self._begin(frame, face):
                 self._unsure = True
                 return None
-            match = self._match(frame.grey_or_image)
+            match = self._match(frame.grey_or_image, frame.time_s)
             if match is None:
                 self._unsure = True
                 return None
@@ -164,18 +146,18 @@ class MotionMeter:
             reference.points3,
             match.shift,
             reference.information,
-            match.quality,
+            match.weight,
             self._pool,
             self._params,
             own,
         )
         self._own = own
         displacement = reference.base + own
-        self._learn_depth(frame.time_s, reference, match)
+        self._watch_turn(frame.time_s, reference, match)
 
         positions = face_points(match.points, reference.scale)
         if face is not None:
-            self._learn(face, displacement)
+            self._learn(face, displacement, positions)
         motion = Motion(
             frame=frame.index,
             time_s=frame.time_s,
@@ -190,104 +172,140 @@ class MotionMeter:
             points_px=move(self._pose, positions[: self._nodes]).astype(np.float32),
             light=match.light,
         )
-        positions = self._settle(positions, reference)
+        positions = self._settle(positions, reference, match.shift)
         if self._due(frame.time_s, reference):
             self._renew(frame, positions, displacement, reference)
         return motion
 
     # -- one frame ---------------------------------------------------------------------------------
 
-    def _match(self, image: U8) -> _Match | None:
+    def _match(self, image: U8, time_s: float) -> _Match | None:
         """Match a frame with the reference and fit the head's motion; None if it does not fit."""
         reference = self._reference
         assert reference is not None
         c, nodes = self.config, self._nodes
         guess = reference.points + self._flow
+        turning = math.hypot(*self._turn_rate.tolist()) > c.turn_rate
+        if turning and 0.0 < time_s - self._last_s < HOLE_S:
+            guess = guess + self._foresee(reference, time_s - self._last_s)
+        before = self._params.copy()
         # Without pyramid first: from the last frame's shifts it is but a small step. With it, if that fails.
         for last_try in (False, True):
             picture = face_crop.crop(image, self._pose, reference.scale)
             light = face_crop.quarter_light(picture)
             picture = face_crop.with_statistics(picture, reference.mean, reference.deviation)
-            points = self._coarse(picture, reference) if last_try else guess
+            points = reference.search(picture, c.levels, c.iterations) if last_try else guess
             error = np.empty(len(points), np.float32)
-            match_patches(
-                picture,
-                reference.patches,
-                reference.gradients,
-                reference.inverse,
-                c.iterations,
-                points,
-                error,
-            )
+            residual = float("inf")
+            for again in (False, True):
+                if turning and reference.turned(self._params) > c.turn_step:
+                    reference.show(self._params)
+                elif again:
+                    break
+                match_patches(
+                    picture,
+                    reference.patches,
+                    reference.gradients,
+                    reference.inverse,
+                    c.iterations,
+                    points,
+                    error,
+                )
+                shift = (points - reference.origin).astype(np.float64) / reference.scale
+                weights = self._prior * np.isfinite(error[nodes : self._pool])
+                if np.add.reduce(weights) < c.least_stable * self._prior_sum:
+                    break
+                # Where the skin slopes away, its place is not known well enough to say where a turn takes it.
+                turn = math.hypot(*self._params[6:8].tolist())
+                trust = 1.0 / (1.0 + (turn * c.unsure_place / c.outlier * reference.steep) ** 2)
+                weights *= trust[nodes : self._pool]
+                residual = fit_head(
+                    reference.points3[nodes : self._pool],
+                    shift[nodes : self._pool],
+                    reference.information[nodes : self._pool],
+                    self._ridge,
+                    c.outlier,
+                    FIT_ROUNDS,
+                    weights,
+                    self._params,
+                )
+            if residual == float("inf"):
+                self._params[:] = before
+                continue
             quality = np.float32(1.5) - error / np.float32(0.5 * reference.deviation)
             quality = np.minimum(np.maximum(quality, np.float32(0.0)), np.float32(1.0))
-            shift = (points - reference.points).astype(np.float64) / reference.scale
-            weights = self._prior * np.isfinite(error[nodes : self._pool])
-            if np.add.reduce(weights) < c.least_stable * self._prior_sum:
-                residual = float("inf")
-                continue
-            residual = fit_head(
-                reference.points3[nodes : self._pool],
-                shift[nodes : self._pool],
-                reference.information[nodes : self._pool],
-                self._ridge,
-                c.outlier,
-                FIT_ROUNDS,
-                weights,
-                self._params,
-            )
             moved = max(map(abs, self._params[:4].tolist())) > c.rewarp
             if not moved and min(quality[:nodes].tolist()) > c.sure_quality:
                 break
             if not last_try and residual < c.lost_residual:
                 # Patches are cut and turned differently by now: crop again where the head has gone.
-                self._pose = self._pose @ self._fitted()
+                self._follow()
+            elif not last_try:
+                self._params[:] = before
         if not residual < c.lost_residual:
+            self._params[:] = before
             return None
-        return _Match(picture, points, shift, residual, quality, light)
-
-    def _coarse(self, picture: U8, reference: _Reference) -> F32:
-        """(P, 2) where the reference's points are in the picture, found from far with an image pyramid."""
-        window = self._window(reference.scale)
-        points, _, _ = cv2.calcOpticalFlowPyrLK(
-            reference.picture,
-            picture,
-            reference.points,
-            reference.points.copy(),
-            winSize=(window, window),
-            maxLevel=self.config.levels,
-            criteria=(cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, self.config.iterations, 0.003),
-            flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
-        )
-        return np.asarray(points, np.float32)
+        return _Match(picture, points, shift, residual, quality, quality * trust.astype(np.float32), light)
 
     def _fitted(self) -> F64:
         """The similarity part of the fitted head motion, face frame to face frame."""
         tx, ty, scale, roll = self._params[:4].tolist()
         return similarity(1 + scale, roll, tx, ty)
 
-    def _settle(self, positions: F64, reference: _Reference) -> F64:
-        """Move the crop along with the head, so that the next frame starts centred; moved positions."""
+    def _follow(self) -> F64:
+        """Move the crop along with the head; the similarity by which it moved, face frame to face frame.
+
+        What was fitted holds in the moved crop afterwards.
+        """
         fitted = self._fitted()
         self._pose = self._pose @ fitted
-        positions = move(inverse(fitted), positions)
-        self._flow = face_crop.crop_points(positions, reference.scale) - reference.points
-        return positions
+        tx, ty, scale, roll, stretch, shear = self._params[:6].tolist()
+        linear = np.array(
+            [[1 + scale + stretch, shear - roll, tx], [shear + roll, 1 + scale - stretch, ty], [0, 0, 1]]
+        )
+        (a, b, tx), (c, d, ty), _ = (inverse(fitted) @ linear).tolist()
+        self._params[:6] = tx, ty, (a + d) / 2 - 1, (c - b) / 2, (a - d) / 2, (b + c) / 2
+        return fitted
 
-    def _head(self, reference: _Reference) -> F32:
+    def _settle(self, positions: F64, reference: Reference, shift: F64) -> F64:
+        """Move the crop along with the head, so that the next frame starts centred; moved positions.
+
+        A point that has strayed further from the head than any skin moves starts where the head has it.
+        """
+        own = np.empty_like(shift)
+        remove_head(reference.points3, shift, self._params, own)
+        astray = np.abs(own).max(1) > self.config.astray
+        back = inverse(self._follow())
+        start = positions - own * astray[:, None] if astray.any() else positions
+        self._flow = face_crop.crop_points(move(back, start), reference.scale) - reference.points
+        return move(back, positions)
+
+    def _head(self, reference: Reference) -> F32:
         """(6,) `Motion.head`."""
         (a, _, x), (b, _, y), _ = (inverse(self._start_pose) @ self._pose @ self._fitted()).tolist()
         yaw, pitch = (reference.turn + self._params[6:8]).tolist()
         return np.array([x, y, math.atan2(b, a), math.log(math.hypot(a, b)), yaw, pitch], np.float32)
 
-    def _learn_depth(self, time_s: float, reference: _Reference, match: _Match) -> None:
-        """Correct the points' depth by what the turning head shows."""
+    def _foresee(self, reference: Reference, elapsed: float) -> F32:
+        """Turn the fitted motion on at the rate of the last frame; (P, 2) how far that takes the points, crop
+        pixels."""
+        before, after = np.empty_like(reference.points3), np.empty_like(reference.points3)
+        move_head(reference.points3, self._params, before)
+        self._params[6:8] = np.clip(self._params[6:8] + elapsed * self._turn_rate, -MOST_TURN, MOST_TURN)
+        move_head(reference.points3, self._params, after)
+        return ((after - before)[:, :2] * reference.scale).astype(np.float32)
+
+    def _watch_turn(self, time_s: float, reference: Reference, match: _Match) -> None:
+        """Note how fast the head turns, and correct the points' depth by what the turn shows."""
+        c = self.config
         elapsed, self._last_s = time_s - self._last_s, time_s
-        if self.config.depth_s > 0 and elapsed < HOLE_S:
-            step = min(1.0, elapsed / self.config.depth_s)
-            limit = self.config.depth_limit
-            learn_depth(self._depth, reference.points3, match.shift, self._params, step, limit)
-            reference.points3[:, 2] = self._depth
+        turn = reference.turn + self._params[6:8]
+        self._turn_rate = (turn - self._turn) / elapsed if 0.0 < elapsed < HOLE_S else np.zeros(2)
+        self._turn = turn
+        if c.depth_s > 0 and elapsed < HOLE_S:
+            step = min(1.0, elapsed / c.depth_s)
+            learn_depth(self._depth, reference.points3, match.shift, self._params, step, c.depth_limit)
+            reference.points3[:, 2] = reference.mesh[self._point_ids, 2] + self._depth
 
     # -- anchors and references --------------------------------------------------------------------
 
@@ -300,11 +318,20 @@ class MotionMeter:
         self._segment += 1
         self._start_pose = self._pose
         self._pose_error = np.zeros(4)
+        self._mesh_error = np.zeros((len(face.landmarks), 3))
+        self._point_error = np.zeros((len(self._point_ids), 2))
         self._rest = face_crop.in_face_frame(self._pose, face.landmarks)
-        self._depth = self._rest[self._point_ids, 2].copy()
+        self._depth = np.zeros(len(self._point_ids))
         self._eyes = EyeWatch()
+        self._turn_rate, self._turn = np.zeros(2), np.zeros(2)
         self._own = np.zeros((self._nodes, 2))
-        self._refer(frame, self._rest[self._point_ids], np.zeros((self._nodes, 2)), np.zeros(2))
+        self._refer(
+            frame,
+            self._rest[self._point_ids].copy(),
+            self._rest.copy(),
+            np.zeros((self._nodes, 2)),
+            np.zeros(2),
+        )
         return True
 
     def _agrees(self, face: Face) -> bool:
@@ -317,24 +344,31 @@ class MotionMeter:
         shift = float(np.hypot(error[0, 2], error[1, 2]))
         return shift < self.config.disagree and abs(np.log(face_crop.size(error))) < self.config.disagree
 
-    def _learn(self, face: Face, displacement: F64) -> None:
-        """Average the landmark model's rest positions and its pose over anchors."""
+    def _learn(self, face: Face, displacement: F64, positions: F64) -> None:
+        """Average over anchors where the landmark model sees the face and its points."""
+        reference, gain = self._reference, self.config.anchor_gain
+        assert reference is not None
+        seen = face_crop.in_face_frame(self._pose, face.landmarks)
+        expected = np.empty_like(reference.mesh)
+        move_head(reference.mesh, self._params, expected)
+        self._mesh_error += gain * (seen - expected - self._mesh_error)
+        self._point_error += gain * (seen[self._point_ids, :2] - positions - self._point_error)
         pose = self._pose @ self._fitted()
         rest = face_crop.in_face_frame(pose, face.landmarks)
         rest[self._node_ids, :2] -= displacement
-        self._rest += self.config.anchor_gain * (rest - self._rest)
+        self._rest += gain * (rest - self._rest)
         error = inverse(pose) @ face_crop.eye_line_pose(face.landmarks)
         now = np.array([error[0, 2], error[1, 2], error[0, 0] - 1.0, error[1, 0]])
-        self._pose_error += self.config.anchor_gain * (now - self._pose_error)
+        self._pose_error += gain * (now - self._pose_error)
 
-    def _due(self, time_s: float, reference: _Reference) -> bool:
+    def _due(self, time_s: float, reference: Reference) -> bool:
         """Whether the reference is old, or the head is no longer as it was in it."""
         old = time_s - reference.time_s >= self.config.reference_s
         turned = max(map(abs, self._params[4:].tolist())) > self.config.turn_limit
         resized = abs(math.log(self._crop_scale() / reference.scale)) > self.config.resize_limit
         return old or turned or resized
 
-    def _renew(self, frame: Frame, positions: F64, displacement: F64, reference: _Reference) -> None:
+    def _renew(self, frame: Frame, positions: F64, displacement: F64, reference: Reference) -> None:
         """Make this picture the reference, pulled towards the landmark model's pose and points."""
         pull = self.config.pull
         tx, ty, scale, roll = pull * self._pose_error
@@ -344,41 +378,28 @@ class MotionMeter:
         back = inverse(correction)
         positions = move(back, positions)
         self._rest[:, :2] = move(back, self._rest[:, :2])
-        points3 = self._rest[self._point_ids].copy()
-        points3[: self._nodes, :2] += displacement
-        points3[self._pool :, :2] += np.repeat(displacement, len(NEIGHBOURS[0]), axis=0)
-        points3[:, :2] = positions + pull * (points3[:, :2] - positions)
-        points3[:, 2] = self._depth
+        mesh = np.empty_like(reference.mesh)
+        move_head(reference.mesh, self._params, mesh)
+        mesh[:, :2] = move(back, mesh[:, :2])
+        mesh += pull * self._mesh_error
+        self._mesh_error *= 1 - pull
+        points3 = mesh[self._point_ids]
+        points3[:, :2] = positions + pull * self._point_error
+        self._point_error *= 1 - pull
+        turn = self._params[6:8]
+        if self.config.forget_turn > 0:
+            displacement = displacement * math.exp(-math.hypot(*turn.tolist()) / self.config.forget_turn)
         self._own = np.zeros((self._nodes, 2))
-        self._refer(frame, points3, displacement, reference.turn + self._params[6:8])
+        self._refer(frame, points3, mesh, displacement, reference.turn + turn)
 
-    def _refer(self, frame: Frame, points3: F64, base: F64, turn: F64) -> None:
+    def _refer(self, frame: Frame, points3: F64, mesh: F64, base: F64, turn: F64) -> None:
         """Cut the reference crop at the current pose."""
         scale = self._crop_scale()
         picture = face_crop.crop(frame.grey_or_image, self._pose, scale)
-        points = face_crop.crop_points(points3[:, :2], scale)
-        mean, deviation = face_crop.grey_statistics(picture)
+        points3[:, 2] = mesh[self._point_ids, 2] + self._depth
         window = self._window(scale)
-        patches = np.empty((len(points), window, window), np.float32)
-        gradients = np.empty((len(points), 2, window, window), np.float32)
-        normal = np.empty((len(points), 3))
-        cut_patches(picture, points, patches, gradients, normal)
-        self._reference = _Reference(
-            time_s=frame.time_s,
-            scale=scale,
-            picture=picture,
-            points=points,
-            points3=np.ascontiguousarray(points3, np.float64),
-            information=self._information(picture, points, window),
-            patches=patches,
-            gradients=gradients,
-            inverse=normal,
-            base=base,
-            turn=turn,
-            mean=mean,
-            deviation=deviation,
-        )
-        self._flow = np.zeros_like(points)
+        self._reference = Reference(frame.time_s, picture, scale, points3, mesh, window, base, turn)
+        self._flow = np.zeros_like(self._reference.points)
         self._params[:] = 0.0
 
     def _crop_scale(self) -> float:
@@ -389,17 +410,3 @@ class MotionMeter:
     def _window(self, scale: float) -> int:
         """Side of the matched patch, crop pixels, odd."""
         return max(7, int(self.config.window * scale) | 1)
-
-    @staticmethod
-    def _information(picture: U8, points: F32, window: int) -> F64:
-        """(P, 3) gxx, gxy, gyy of each patch: how well it constrains motion in each direction.
-
-        The median trace is 1. A strong edge measures better than a faint one, but past some contrast it
-        is the head model that errs, not the match: no patch outweighs the others much.
-        """
-        smooth = np.asarray(cv2.GaussianBlur(picture, (0, 0), 1.0), np.uint8)
-        information = np.empty((len(points), 3))
-        structure(smooth, points, window, information)
-        trace = information[:, 0] + information[:, 2]
-        typical = max(float(np.median(trace)), 1e-6)
-        return information / np.maximum(typical, trace / INFORMATION_LIMIT)[:, None]

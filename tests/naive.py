@@ -96,11 +96,12 @@ def amplitudes(times, values, curve):
 
 
 def head_rows(points):
-    """(P, 2, 8) the head model's matrix at each point."""
+    """(P, 2, 8) the head model's matrix at each point; the camera is 10 IOD away."""
     x, y, z = np.asarray(points, np.float64).T
+    z = 10 * z / (10 + z)
     one, nil = np.ones_like(x), np.zeros_like(x)
-    first = np.stack([one, nil, x, -y, x, y, z, nil], -1)
-    second = np.stack([nil, one, y, x, -y, x, nil, z], -1)
+    first = np.stack([one, nil, x, -y, x, y, z + x * x / 10, x * y / 10], -1)
+    second = np.stack([nil, one, y, x, -y, x, x * y / 10, z + y * y / 10], -1)
     return np.stack([first, second], 1)
 
 

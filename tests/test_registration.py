@@ -6,7 +6,16 @@ import naive
 import numpy as np
 import pytest
 
-from streamer.kernels.registration import TERMS, fit_head, head_basis, learn_depth, pool_nodes, remove_head
+from streamer.kernels.registration import (
+    MOST_TURN,
+    TERMS,
+    fit_head,
+    head_basis,
+    learn_depth,
+    move_head,
+    pool_nodes,
+    remove_head,
+)
 
 RIDGE = np.array([0, 0, 0, 0, 0.3, 0.3, 0.002, 0.002], np.float64)
 
@@ -34,15 +43,43 @@ def test_basis_equals_its_twin(face):
         np.testing.assert_allclose(basis, expected)
 
 
-def test_a_rigid_motion_is_recovered_and_removed(face):
-    truth = np.array([0.02, -0.01, 0.01, 0.015, 0.0, 0.0, 0.04, -0.03])
-    moved = naive.head_rows(face) @ truth
+def _rigid(face: np.ndarray, yaw: float, pitch: float) -> np.ndarray:
+    """(N, 2) where a camera 10 IOD away sees the points after true rotations about the face's origin."""
+    x, y, z = face.T
+    points = np.stack([x * (10 + z) / 10, y * (10 + z) / 10, z])
+    c, s = np.cos(yaw), np.sin(yaw)
+    points = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]]) @ points
+    c, s = np.cos(pitch), np.sin(pitch)
+    points = np.array([[1, 0, 0], [0, c, s], [0, -s, c]]) @ points
+    return np.column_stack([*(10 * points[:2] / (10 + points[2])), points[2]])
+
+
+def test_small_motion_is_the_basis_times_the_terms(face):
+    params = 1e-4 * np.array([2.0, -1.0, 1.0, 1.5, -0.5, 0.7, 4.0, -3.0])
+    out = np.empty_like(face)
+    move_head(face, params, out)
+    np.testing.assert_allclose(out[:, :2] - face[:, :2], naive.head_rows(face) @ params, atol=1e-6)
+
+
+@pytest.mark.parametrize(("yaw", "pitch"), [(0.3, 0.0), (0.0, -0.25), (-0.3, 0.2)])
+def test_a_turned_head_is_recovered_and_removed(face, yaw, pitch):
+    """As large a turn as there is, in true perspective, and a shift and a roll on top."""
+    seen = _rigid(face, yaw, pitch)
+    moved = seen[:, :2] @ np.array([[1.0, 0.05], [-0.05, 1.0]]) + [0.03, -0.02] - face[:, :2]
     params, residual, _ = _fit(face, moved, ridge=RIDGE * 1e-6)
-    np.testing.assert_allclose(params, truth, atol=1e-6)
-    assert residual < 1e-6
+    np.testing.assert_allclose(params[6:], np.sin([yaw, pitch]), atol=1e-4)
+    assert residual < 1e-5
     out = np.empty((40, 2))
     remove_head(face, moved, params, out)
-    np.testing.assert_allclose(out, 0, atol=1e-6)
+    np.testing.assert_allclose(out, 0, atol=1e-4)
+    turned = np.empty_like(face)
+    move_head(face, params, turned)
+    np.testing.assert_allclose(turned[:, 2], seen[:, 2], atol=1e-4)
+
+
+def test_no_turn_is_more_than_a_turn(face):
+    params, *_ = _fit(face, 5 * face[:, 2:] * [1.0, 0.0], ridge=RIDGE * 1e-6)
+    assert np.isfinite(params).all() and abs(params[6:]).max() <= MOST_TURN
 
 
 def test_one_round_equals_the_plain_twin(face):
@@ -96,7 +133,9 @@ def test_depth_is_learned_from_turning(face):
     for k in range(300):
         turn = 0.08 * np.sin(k / 10)
         params = np.array([0, 0, 0, 0, 0, 0, turn, 0.5 * turn])
-        moved = naive.head_rows(face) @ params
+        turned = np.empty_like(face)
+        move_head(face, params, turned)
+        moved = turned[:, :2] - face[:, :2]
         learn_depth(depth, believed, moved, params, 0.05, 0.05)
         believed[:, 2] = depth
     np.testing.assert_allclose(depth, face[:, 2], atol=0.02)
@@ -131,7 +170,9 @@ def test_pooled_nodes_are_the_least_squares_of_their_patches(face):
 
 def test_pooled_nodes_are_free_of_the_head(face):
     params = np.array([0.02, -0.01, 0.01, 0.015, 0.0, 0.0, 0.04, -0.03])
-    out, _ = _pool(face, naive.head_rows(face) @ params, np.ones(40), params)
+    moved = np.empty_like(face)
+    move_head(face, params, moved)
+    out, _ = _pool(face, moved[:, :2] - face[:, :2], np.ones(40), params)
     np.testing.assert_allclose(out, 0, atol=1e-12)
 
 

@@ -65,7 +65,8 @@ def cut_patches(
                     below[k + 1] - above[k + 1]
                 )
         a, b, c, d = _bilinear(x - left, y - top)
-        gxx, gxy, gyy = 0.0, 0.0, 0.0
+        sum_x, sum_y = 0.0, 0.0
+        sum_t, sum_tt, sum_tx, sum_ty = 0.0, 0.0, 0.0, 0.0
         for row in range(side):
             upper, lower = block[row + 1], block[row + 2]
             for k in range(side):
@@ -77,7 +78,27 @@ def cut_patches(
                         a * upper[k] + b * upper[k + 1] + c * lower[k] + d * lower[k + 1]
                     )
             for k in range(side):
-                gx, gy = gradients[i, 0, row, k], gradients[i, 1, row, k]
+                t = np.float64(patches[i, row, k])
+                gx, gy = np.float64(gradients[i, 0, row, k]), np.float64(gradients[i, 1, row, k])
+                sum_x += gx
+                sum_y += gy
+                sum_t += t
+                sum_tt += t * t
+                sum_tx += t * gx
+                sum_ty += t * gy
+        # What a change of the patch's light would look like is taken out of the derivatives.
+        n = side * side
+        mean_x, mean_y, mean_t = sum_x / n, sum_y / n, sum_t / n
+        tt = sum_tt - n * mean_t * mean_t + 1.0
+        gain_x, gain_y = (sum_tx - n * mean_t * mean_x) / tt, (sum_ty - n * mean_t * mean_y) / tt
+        gxx, gxy, gyy = 0.0, 0.0, 0.0
+        for row in range(side):
+            for k in range(side):
+                t = patches[i, row, k] - mean_t
+                gx = gradients[i, 0, row, k] - mean_x - gain_x * t
+                gy = gradients[i, 1, row, k] - mean_y - gain_y * t
+                gradients[i, 0, row, k] = gx
+                gradients[i, 1, row, k] = gy
                 gxx += gx * gx
                 gxy += gx * gy
                 gyy += gy * gy

@@ -10,6 +10,13 @@ from streamer.kernels.linear import solve_positive
 TERMS = 8
 """Terms of the head model; see `head_basis`."""
 
+MOST_TURN = 0.7
+"""Most that a turn of the head model may be (its sine)."""
+
+
+NEARNESS = 0.1
+"""One over the distance from camera to face, 1 / IOD: ten eye distances, 0.6 m, as before a laptop."""
+
 
 @numba.njit(cache=True)
 def move_points(pose: np.ndarray, points: np.ndarray, out: np.ndarray) -> None:
@@ -20,14 +27,16 @@ def move_points(pose: np.ndarray, points: np.ndarray, out: np.ndarray) -> None:
         out[i, 1] = pose[1, 0] * x + pose[1, 1] * y + pose[1, 2]
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def head_basis(x: float, y: float, z: float, out: np.ndarray) -> None:
-    """Fill out (2, 8) with the small-motion model of a rigid head under weak perspective.
+    """Fill out (2, 8) with the small-motion model of a rigid head.
 
     Columns: shift x, shift y, scale, roll, the two shears of foreshortening, and the two
     out-of-plane turns, which move a point in proportion to its depth z (all IOD, face frame).
     A rigid body under a weak-perspective camera moves by an affine function of (x, y, z)
-    (Koenderink and van Doorn 1991, "Affine structure from motion"): these are its eight terms.
+    (Koenderink and van Doorn 1991, "Affine structure from motion"): these are its eight terms. True
+    perspective adds to the turns what grows with the square of the distance from the middle (Longuet-Higgins
+    and Prazdny 1980, "The interpretation of a moving retinal image").
     """
     out[0, 0], out[1, 0] = 1.0, 0.0
     out[0, 1], out[1, 1] = 0.0, 1.0
@@ -35,8 +44,31 @@ def head_basis(x: float, y: float, z: float, out: np.ndarray) -> None:
     out[0, 3], out[1, 3] = -y, x
     out[0, 4], out[1, 4] = x, -y
     out[0, 5], out[1, 5] = y, x
-    out[0, 6], out[1, 6] = z, 0.0
-    out[0, 7], out[1, 7] = 0.0, z
+    near = z / (1.0 + NEARNESS * z)
+    out[0, 6], out[1, 6] = near + NEARNESS * x * x, NEARNESS * x * y
+    out[0, 7], out[1, 7] = NEARNESS * x * y, near + NEARNESS * y * y
+
+
+@numba.njit(cache=True, nogil=True)
+def move_point(x: float, y: float, z: float, params: np.ndarray) -> tuple[float, float, float]:
+    """Where the head model takes the point (x, y) of depth z (IOD, face frame): x, y and depth.
+
+    The turns are true rotations under perspective; then the six affine terms of `head_basis`. For small
+    motion this is `head_basis` times params.
+    """
+    sin_a, sin_b = params[6], params[7]
+    cos_a, cos_b = np.sqrt(1.0 - sin_a * sin_a), np.sqrt(1.0 - sin_b * sin_b)
+    far = 1.0 + NEARNESS * z
+    wide, high = x * far, y * far
+    turned, z = wide * cos_a + z * sin_a, z * cos_a - wide * sin_a
+    nodded, z = high * cos_b + z * sin_b, z * cos_b - high * sin_b
+    far = 1.0 + NEARNESS * z
+    u, v = turned / far, nodded / far
+    return (
+        u + params[0] + (params[2] + params[4]) * u + (params[5] - params[3]) * v,
+        v + params[1] + (params[2] - params[4]) * v + (params[5] + params[3]) * u,
+        z,
+    )
 
 
 @numba.njit(cache=True)
@@ -50,8 +82,8 @@ def fit_head(
     weights: np.ndarray,
     params: np.ndarray,
 ) -> float:
-    """Robust weighted least squares of the head model; returns the weighted RMS residual (IOD), infinity
-    if the points do not determine the head's motion.
+    """Robust weighted least squares of the head model (`move_point`); returns the weighted RMS residual
+    (IOD), infinity if the points do not determine the head's motion.
 
     Args:
         points: (S, 3) stable points x, y, depth, IOD.
@@ -62,10 +94,12 @@ def fit_head(
         scale: residual (IOD) at which a point's weight has fallen to a quarter (Geman and McClure 1985).
         iterations: reweighting rounds.
         weights: (S,) in: a priori weight, 0 to leave a point out; out: final weight.
-        params: (8,) out.
+        params: (8,) in: a start near the answer, zero for a small motion; out: the fit, by Gauss and Newton's
+            steps, one a round.
     """
     count = points.shape[0]
     basis = np.empty((2, TERMS))
+    step_params = np.empty(TERMS)
     prior = weights.copy()
     normal = np.empty((TERMS, TERMS))
     right = np.empty(TERMS)
@@ -73,7 +107,7 @@ def fit_head(
     for step in range(iterations):
         width = scale * 2.0 ** max(0, 3 - step)  # from wide to narrow: no start to get stuck at
         for a in range(TERMS):
-            right[a] = 0.0
+            right[a] = -ridge[a] * params[a]
             for b in range(TERMS):
                 normal[a, b] = 0.0
             normal[a, a] = ridge[a]
@@ -81,26 +115,28 @@ def fit_head(
             w = weights[i]
             if w <= 0.0:
                 continue
-            head_basis(points[i, 0], points[i, 1], points[i, 2], basis)
+            x, y, z = move_point(points[i, 0], points[i, 1], points[i, 2], params)
+            head_basis(x, y, z, basis)
             gxx, gxy, gyy = w * information[i, 0], w * information[i, 1], w * information[i, 2]
-            u, v = displacement[i, 0], displacement[i, 1]
+            u, v = displacement[i, 0] + points[i, 0] - x, displacement[i, 1] + points[i, 1] - y
             for a in range(TERMS):
                 px = basis[0, a] * gxx + basis[1, a] * gxy
                 py = basis[0, a] * gxy + basis[1, a] * gyy
                 right[a] += px * u + py * v
                 for b in range(a + 1):
                     normal[a, b] += px * basis[0, b] + py * basis[1, b]
-        if not solve_positive(normal, right, params):
+        if not solve_positive(normal, right, step_params):
             return np.inf
+        for a in range(TERMS):
+            params[a] += step_params[a]
+        params[6] = min(max(params[6], -MOST_TURN), MOST_TURN)
+        params[7] = min(max(params[7], -MOST_TURN), MOST_TURN)
         total, error = 0.0, 0.0
         for i in range(count):
             if prior[i] <= 0.0:
                 continue
-            head_basis(points[i, 0], points[i, 1], points[i, 2], basis)
-            u, v = displacement[i, 0], displacement[i, 1]
-            for a in range(TERMS):
-                u -= basis[0, a] * params[a]
-                v -= basis[1, a] * params[a]
+            x, y, z = move_point(points[i, 0], points[i, 1], points[i, 2], params)
+            u, v = displacement[i, 0] + points[i, 0] - x, displacement[i, 1] + points[i, 1] - y
             e2 = information[i, 0] * u * u + 2 * information[i, 1] * u * v + information[i, 2] * v * v
             trace = information[i, 0] + information[i, 2]
             r = np.sqrt(e2 / trace) if trace > 0.0 else 0.0
@@ -115,14 +151,17 @@ def fit_head(
 @numba.njit(cache=True)
 def remove_head(points: np.ndarray, displacement: np.ndarray, params: np.ndarray, out: np.ndarray) -> None:
     """out (N, 2) = displacement (N, 2) less what the head model predicts at points (N, 3)."""
-    basis = np.empty((2, TERMS))
     for i in range(points.shape[0]):
-        head_basis(points[i, 0], points[i, 1], points[i, 2], basis)
-        u, v = displacement[i, 0], displacement[i, 1]
-        for a in range(TERMS):
-            u -= basis[0, a] * params[a]
-            v -= basis[1, a] * params[a]
-        out[i, 0], out[i, 1] = u, v
+        x, y, _ = move_point(points[i, 0], points[i, 1], points[i, 2], params)
+        out[i, 0] = displacement[i, 0] + points[i, 0] - x
+        out[i, 1] = displacement[i, 1] + points[i, 1] - y
+
+
+@numba.njit(cache=True)
+def move_head(points: np.ndarray, params: np.ndarray, out: np.ndarray) -> None:
+    """out (N, 3) = where the head model takes points (N, 3)."""
+    for i in range(points.shape[0]):
+        out[i, 0], out[i, 1], out[i, 2] = move_point(points[i, 0], points[i, 1], points[i, 2], params)
 
 
 @numba.njit(cache=True)

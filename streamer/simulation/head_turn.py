@@ -71,12 +71,14 @@ def expressions(duration_s: float, peak: float = 0.02) -> tuple[Injection, ...]:
 class HeadTurn:
     """What to render. The head turns as a sine, from straight ahead.
 
-    degrees: amplitude. hz: turns to and fro a second. distance: camera to eyes, IOD. depth: the head's
+    axis: yaw to the person's left, pitch down, roll to the right shoulder, or "mixed": yaw, with half as much
+    pitch and roll at slower rhythms. degrees: amplitude. hz: turns to and fro a second. distance: camera to
+    eyes, IOD. depth: the head's
     depth over the landmark model's. shading: share of the light that comes from the side (left of the
     picture), 0..1. noise: standard deviation of the sensor noise, grey levels.
     """
 
-    axis: Literal["yaw", "pitch"] = "yaw"
+    axis: Literal["yaw", "pitch", "roll", "mixed"] = "yaw"
     degrees: float = 20.0
     hz: float = 0.4
     duration_s: float = 8.0
@@ -90,6 +92,16 @@ class HeadTurn:
     noise: float = 2.0
     injections: tuple[Injection, ...] = ()
     seed: int = 0
+
+
+def _turned(axis: str, degrees: float) -> F64:
+    """(3, 3) rotation about an axis of the face frame."""
+    cos, sin = (f(math.radians(degrees)) for f in (math.cos, math.sin))
+    if axis == "yaw":
+        return np.array([[cos, 0, -sin], [0, 1, 0], [sin, 0, cos]])
+    if axis == "pitch":
+        return np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
+    return np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
 
 
 class TurningHead:
@@ -123,14 +135,14 @@ class TurningHead:
         self._normals = self._vertex_normals()
 
     def angle(self, t: float) -> float:
-        """The turn at time t, degrees: to the person's left, or down."""
+        """The turn at time t about the axis (of a mixed turn: its yaw), degrees."""
         return self.turn.degrees * math.sin(2 * math.pi * self.turn.hz * t)
 
     def _rotation(self, t: float) -> F64:
-        cos, sin = (f(math.radians(self.angle(t))) for f in (math.cos, math.sin))
-        if self.turn.axis == "yaw":
-            return np.array([[cos, 0, -sin], [0, 1, 0], [sin, 0, cos]])
-        return np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
+        if self.turn.axis != "mixed":
+            return _turned(self.turn.axis, self.angle(t))
+        pitch, roll = 0.5 * self.angle(0.7 * t), 0.5 * self.angle(0.45 * t)
+        return _turned("yaw", self.angle(t)) @ _turned("pitch", pitch) @ _turned("roll", roll)
 
     def _skin(self, t: float) -> F64:
         """(V, 3) the mesh at time t, before the head turns, face frame, IOD."""
