@@ -29,7 +29,7 @@ from streamer.manifest import (
 )
 from streamer.onnx_file import check_model
 
-__all__ = ["Binding", "Engine", "FileEntry", "Manifest", "OnnxEngine", "load_engine"]
+__all__ = ["Binding", "Engine", "FileEntry", "Manifest", "OnnxEngine", "find_engine", "load_engine"]
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def load_engine(name_or_path: str | Path, device: Device = "auto", node_set: str
         device cannot be had.
     """
     auto = os.fspath(name_or_path) == AUTO
-    folder = _find(DEFAULT_ENGINE if auto else name_or_path)
+    folder = find_engine(DEFAULT_ENGINE if auto else name_or_path)
     manifest = Manifest.read(folder)
     if node_set is not None and manifest.features.node_set != node_set:
         raise EngineError(
@@ -132,7 +132,7 @@ def _on_gpu(folder: Path, manifest: Manifest, gpu: Gpu) -> Engine:
     return TensorRTEngine(manifest, answers, tensorrt, single, batches, MAX_BATCH)
 
 
-def _find(name_or_path: str | Path) -> Path:
+def find_engine(name_or_path: str | Path) -> Path:
     """The folder meant: a name of `engines/` first, then a path."""
     text = os.fspath(name_or_path)
     known = _known_engines()

@@ -1,4 +1,4 @@
-"""python -m streamer.bench: pipeline | spotting | calibrate."""
+"""python -m streamer.bench: pipeline | latency | spotting | calibrate."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import Annotated, TypeAlias
 import tyro
 
 from streamer.bench.calibrate import CalibrateConfig, calibrate
+from streamer.bench.latency import LatencyConfig, bench_latency
 from streamer.bench.pipeline import PipelineConfig, bench_pipeline
 from streamer.bench.spotting import SpottingBenchConfig, bench_spotting
 from streamer.errors import StreamerError
 
 Command: TypeAlias = (
     Annotated[PipelineConfig, tyro.conf.subcommand("pipeline")]
+    | Annotated[LatencyConfig, tyro.conf.subcommand("latency")]
     | Annotated[SpottingBenchConfig, tyro.conf.subcommand("spotting")]
     | Annotated[CalibrateConfig, tyro.conf.subcommand("calibrate")]
 )
@@ -25,6 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
         command = tyro.cli(Command, prog="python -m streamer.bench", description=__doc__, args=arguments)
         if isinstance(command, PipelineConfig):
             print(bench_pipeline(command), end="")
+        elif isinstance(command, LatencyConfig):
+            print(bench_latency(command), end="")
         elif isinstance(command, CalibrateConfig):
             print(calibrate(command), end="")
         else:

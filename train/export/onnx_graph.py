@@ -20,7 +20,7 @@ IR_VERSION = 10
 """ONNX operator set and file format; ONNX Runtime has read both since 1.18."""
 
 
-class _Graph:
+class OnnxGraph:
     """ONNX nodes and constants, in the order in which they are added."""
 
     def __init__(self) -> None:
@@ -39,6 +39,10 @@ class _Graph:
         name = output or f"{kind.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, inputs, [name], **attributes))
         return name
+
+
+class _FoldedGraph(OnnxGraph):
+    """The parts of a folded network."""
 
     def layer(self, layer: FoldedLayer, x: str) -> str:
         """relu(A X W + b)."""
@@ -68,7 +72,7 @@ def to_onnx(network: FoldedNetwork) -> bytes:
     The operations of `streamer.engines.numpy_reference.run`, one by one.
     """
     nodes = network.nodes
-    graph = _Graph()
+    graph = _FoldedGraph()
     x = graph.add("Mul", graph.rows(network), graph.constant(network.input_scale))
     for layer in network.streams:
         x = graph.layer(layer, x)
