@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -37,6 +35,7 @@ from train.datasets import Sample, load
 from train.datasets.check import DatabaseName
 from train.landmark_cache import SampleNodes, kept_nodes, load_arrays, save_nodes
 from train.landmark_sources import Detector, magnified, measure_key_frames, open_detector, track
+from train.processes import run_jobs
 
 F32 = NDArray[np.float32]
 
@@ -253,12 +252,7 @@ def given_nodes(sample: Sample, config: LandmarkConfig) -> SampleNodes:
 
 # -- all samples ---------------------------------------------------------------------------------------
 
-_detector: Detector | None = None  # of a worker process
-
-
-def _start_worker(config: LandmarkConfig) -> None:
-    global _detector
-    _detector = open_detector(config.source, config.magnifier)
+_detector: Detector | None = None  # of this process, which is a worker where there are several
 
 
 def _job(sample: Sample, config: LandmarkConfig, folder: Path) -> SampleNodes | str:
@@ -273,9 +267,9 @@ def _job(sample: Sample, config: LandmarkConfig, folder: Path) -> SampleNodes | 
         kept = kept_nodes(path, shape)
         if kept is not None:
             return kept
+        global _detector
         if _detector is None or _detector.weights != config.magnifier:
-            _start_worker(config)
-        assert _detector is not None
+            _detector = open_detector(config.source, config.magnifier)
         result = measure_sample(sample, config, files, _detector)
     except SourceError as error:
         return str(error)
@@ -311,21 +305,10 @@ def extract(
         )
     results: list[SampleNodes | str] = [""] * len(samples)
     with tqdm(total=len(samples), desc="landmarks", unit="sample", disable=not progress) as bar:
-        if workers == 1:
-            for position, sample in enumerate(samples):
-                results[position] = _job(sample, config, cache)
-                bar.update()
-        else:
-            context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(workers, context, _start_worker, (config,)) as pool:
-                jobs = {pool.submit(_job, s, config, cache): k for k, s in enumerate(samples)}
-                try:
-                    for job in as_completed(jobs):
-                        results[jobs[job]] = job.result()
-                        bar.update()
-                except BaseException:
-                    pool.shutdown(cancel_futures=True)
-                    raise
+        jobs = [(sample, config, cache) for sample in samples]
+        for position, result in run_jobs(_job, jobs, workers):
+            results[position] = result
+            bar.update()
     kept, nodes, found, failed = [], [], [], []
     for sample, result in zip(samples, results, strict=True):
         if isinstance(result, str):

@@ -11,10 +11,8 @@ it, and the tree says so: README.md, and `simulated.json`, by which everything m
 from __future__ import annotations
 
 import json
-import multiprocessing
 import shutil
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -33,6 +31,7 @@ from streamer.simulation.portraits import IMAGES, portrait
 from streamer.simulation.render import Clip, Injection, Portrait, Renderer
 from streamer.tracking import MediaPipeTracker
 from train.datasets.sample import SIMULATED_MARK
+from train.processes import run_jobs
 from train.simulated_plan import LIKES, Performance, plan, write_sheets
 
 JPEG_QUALITY = 95
@@ -297,18 +296,6 @@ def _write(config: SimulateDatabaseConfig, left: Sequence[Performance], total: i
     finally:
         tracker.close()
     with tqdm(total=total, initial=total - len(left), desc="simulating", unit="clip") as bar:
-        if config.workers == 1:
-            for performance in left:
-                write_clip(subjects[performance.subject], performance, config)
-                bar.update()
-            return
-        # A fresh interpreter each: what the landmark model leaves running does not survive a fork.
-        with ProcessPoolExecutor(config.workers, multiprocessing.get_context("spawn")) as pool:
-            jobs = [pool.submit(write_clip, subjects[p.subject], p, config) for p in left]
-            try:
-                for job in as_completed(jobs):
-                    job.result()
-                    bar.update()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        jobs = [(subjects[performance.subject], performance, config) for performance in left]
+        for _ in run_jobs(write_clip, jobs, config.workers):
+            bar.update()
