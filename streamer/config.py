@@ -89,7 +89,7 @@ class MotionConfig:
     """Head motion since the last frame (IOD) beyond which the crop is taken again."""
     turn_rate: float = 0.25
     """Speed of a turn (1 / s, about radians) beyond which patches are shown as the turned head would."""
-    turn_step: Positive = 0.02
+    turn_step: Positive = 0.01
     """Turn since the patches were cut, beyond which they are cut anew."""
     unsure_place: float = 0.05
     """How uncertain the place of a point on the skin is (IOD): with the skin's slope, that of its depth."""
