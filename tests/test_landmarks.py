@@ -22,7 +22,7 @@ from train.__main__ import main
 from train.datasets import Database, Sample, load
 from train.landmark_sources import magnified, open_detector, track
 from train.landmarks import LandmarkConfig, cache_key, cropped, extract, files_of
-from train.magnify import Magnifier
+from train.magnify import Magnifier, magnify
 from train.simulated_database import SimulateDatabaseConfig, simulate_database
 
 WHOLE = LandmarkConfig(crops=())
@@ -238,12 +238,12 @@ def test_magnified_key_frames(database: Database, tmp_path: Path):
     pictures = [Picture.of(np.full((16, 16, 3), 60 * k, np.uint8)) for k in range(3)]
     network = open_detector("tracker", weights).magnifier
     assert network is not None
-    onset, apex, _ = magnified(pictures, network, 3.0)
-    assert onset is pictures[0] and (apex.height, apex.width) == (16, 16)
-    assert not callable(apex.image) and not callable(pictures[1].image)
-    assert not np.array_equal(apex.image, pictures[1].image)
+    onset, apex, _ = (picture.image for picture in magnified(pictures, network, 3.0))
+    assert not callable(onset) and not callable(apex) and onset.shape == apex.shape == (16, 16, 3)
+    assert np.array_equal(onset, magnify(network, onset * 0, onset * 0, 1.0)), "nothing of it moves"
+    assert not np.array_equal(apex, onset)
     # An untrained network leaves no face to follow, and that is said; none at all is said before.
-    with pytest.raises(SourceError, match="sub01.*cannot be followed"):
+    with pytest.raises(SourceError, match="sub01.*the landmark model sees no face"):
         extract([sample], config, tmp_path / "cache", progress=False)
     weights.unlink()
     with pytest.raises(UsageError, match="no magnifier"):

@@ -134,9 +134,10 @@ def measure_key_frames(pictures: Sequence[Picture], detector: Detector) -> F32:
 
 
 def magnified(keys: Sequence[Picture], network: Magnifier, factor: float) -> list[Picture]:
-    """Onset, apex and offset, the motion since the onset magnified in the latter two."""
+    """Onset, apex and offset, the motion since the onset magnified. The onset goes through the network too,
+    though nothing of it moves: so what the network does to a picture besides is the same in all three."""
     onset = _image(keys[0])
-    return [keys[0], *(Picture.of(magnify(network, onset, _image(key), factor)) for key in keys[1:])]
+    return [Picture.of(magnify(network, onset, _image(key), factor)) for key in keys]
 
 
 def _image(picture: Picture) -> U8:
