@@ -20,6 +20,7 @@ import streamer.engine
 from streamer.engine import load_engine
 from streamer.errors import EngineError
 from streamer.graph import NODE_SETS, FeatureSpec, build_graph
+from streamer.landmarker_model import find_landmarker
 from streamer.messages import GraphSample
 
 ROOT = Path(__file__).parent.parent
@@ -257,3 +258,18 @@ def test_loading_needs_no_torch_and_unpickles_nothing(folder):
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
     assert done.stderr == ""
+
+
+def test_a_live_run_with_the_cpu_engine_never_imports_torch():
+    """From the command line to the last event."""
+    code = (
+        "import sys\n"
+        "from streamer.__main__ import main\n"
+        "assert main(['--source', 'sample', '--max-frames', '2', '--device', 'cpu', *sys.argv[1:]]) == 0\n"
+        "found = {'torch', 'onnx', 'train', 'safetensors', 'tensorrt', 'tensorrt_rtx'} & set(sys.modules)\n"
+        "sys.exit(f'imported: {sorted(found)}' if found else 0)\n"
+    )
+    command = [sys.executable, "-c", code, "--engine", "auto", "--landmarker", str(find_landmarker(None))]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert '"type":"stream_ended"' in done.stdout
