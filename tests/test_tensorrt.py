@@ -120,3 +120,26 @@ def test_engines_from_onnx_are_built_without_torch():
             assert name in engine
     with pytest.raises(GpuUnavailable, match="TensorRT does not take the model"):
         build(tensorrt, model[:1000], 1)
+
+
+def test_the_gpu_engine_calls_only_what_tensorrt_has():
+    """Its calls run on a GPU alone; that they exist, and take these arguments, can be seen anywhere."""
+    tensorrt = import_tensorrt("tensorrt-rtx")
+    assert tensorrt.float32 == tensorrt.DataType.FLOAT
+    assert {"INPUT", "OUTPUT"} <= set(tensorrt.TensorIOMode.__members__)
+    tensorrt.Logger(tensorrt.Logger.ERROR)
+    for owner, name, *arguments in (
+        (tensorrt.Runtime, "deserialize_cuda_engine", "serialized_engine"),
+        (tensorrt.ICudaEngine, "num_io_tensors"),
+        (tensorrt.ICudaEngine, "get_tensor_name", "index"),
+        (tensorrt.ICudaEngine, "get_tensor_mode", "name"),
+        (tensorrt.ICudaEngine, "get_tensor_shape", "name"),
+        (tensorrt.ICudaEngine, "get_tensor_dtype", "name"),
+        (tensorrt.ICudaEngine, "create_execution_context"),
+        (tensorrt.IExecutionContext, "set_tensor_address", "name", "memory"),
+        (tensorrt.IExecutionContext, "set_input_shape", "name", "shape"),
+        (tensorrt.IExecutionContext, "execute_async_v3", "stream_handle"),
+    ):
+        member = getattr(owner, name)
+        for argument in arguments:
+            assert f"{argument}:" in member.__doc__, member.__doc__
