@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from streamer.bench.interleaved import (
     measure_interleaved,
     percentiles_ms,
     ratio,
+    time_calls,
 )
 from streamer.bench.latency import LatencyConfig, bench_latency
 from streamer.bench.latency_process import key_nodes
@@ -43,6 +45,11 @@ def test_percentiles_are_in_milliseconds():
     assert found == pytest.approx({"p50": 51.0, "p95": 96.0, "p99": 100.0})
 
 
+def test_processor_time_leaves_waiting_out():
+    durations, worked = time_calls(lambda: threading.Event().wait(0.002), 3)
+    assert sum(worked) < sum(durations)
+
+
 def test_histogram_counts_every_call_in_its_bin():
     edges = bin_edges_s()
     counts = histogram([1e-9, 1.5e-4, 1.5e-4, 50.0])
@@ -59,6 +66,7 @@ def test_everything_is_measured_in_every_round_in_changing_order():
     for name in names:
         assert len(found[name]["rounds_p50"]) == 6 and found[name]["calls"] == 6 * 5
         assert sum(found[name]["histogram"]) == 30 and found[name]["about"] == f"about {name}"
+        assert 0.0 <= found[name]["processor"]["p50"] <= found[name]["processor"]["p99"]
         assert 0.0 < found[name]["p50"] <= found[name]["p95"] <= found[name]["p99"]
     warm_up = 3 * (1 + 5 + 5)
     blocks = [calls[k] for k in range(warm_up, len(calls), 10)]  # five unmeasured, five measured
@@ -78,6 +86,7 @@ def figures(**p50: float) -> dict[str, Any]:
         "contenders": {
             name: {
                 **dict.fromkeys(("p50", "p95", "p99"), value),
+                "processor": {"p50": 0.9 * value, "p99": 1.1 * value},
                 "rounds_p50": [0.99 * value, value, 1.01 * value],
                 "ratio": {"median": value, "lowest": value, "highest": value},
                 "calls": 3,
@@ -94,7 +103,10 @@ def figures(**p50: float) -> dict[str, Any]:
 
 def test_the_table_has_every_figure():
     text = table(figures(base=1.0, slow=30.0))
-    assert "| slow | 30.000 | 30.000 | 30.000 | 29.700 | 3 | 30.00 (30.00 to 30.00) | about slow |" in text
+    assert (
+        "| slow | 30.000 | 30.000 | 30.000 | 27.000, 33.000 | 3 | 30.00 (30.00 to 30.00) | about slow |"
+        in text
+    )
     assert "kept on core 1" in text and "exit after it: 2.50 s" in text
     assert "| track | 1.000 | 2.000 | 3.000 |" in text and "| base | 0.50 | 0.50 | 0.500 |" in text
     without = figures(base=1.0) | {"cold": {}, "command_to_first_frame_s": None}

@@ -29,19 +29,23 @@ class Contender:
     about: str = ""
 
 
-def time_calls(call: Callable[[], object], calls: int) -> list[float]:
-    """Seconds of each of `calls` calls, after `WARM_UP_CALLS` others; without garbage collection."""
+def time_calls(call: Callable[[], object], calls: int) -> tuple[list[float], list[float]]:
+    """Seconds by the clock and seconds of processor time (all threads) of each of `calls` calls, after
+    `WARM_UP_CALLS` others; without garbage collection."""
     for _ in range(min(WARM_UP_CALLS, calls)):
         call()
     enabled = gc.isenabled()
     gc.disable()
     try:
-        durations = []
+        durations, worked = [], []
         for _ in range(calls):
+            work_begun = time.process_time()
             begun = time.perf_counter()
             call()
-            durations.append(time.perf_counter() - begun)
-        return durations
+            ended = time.perf_counter()
+            worked.append(time.process_time() - work_begun)
+            durations.append(ended - begun)
+        return durations, worked
     finally:
         if enabled:
             gc.enable()
@@ -50,8 +54,9 @@ def time_calls(call: Callable[[], object], calls: int) -> list[float]:
 def measure_interleaved(
     contenders: Sequence[Contender], rounds: int, block_s: float, progress: Callable[[str], None]
 ) -> dict[str, dict[str, Any]]:
-    """Name -> figures of every contender: milliseconds p50, p95, p99 of all its calls, how many, the p50 of
-    each round, and a histogram of the calls.
+    """Name -> figures of every contender: milliseconds p50, p95, p99 of all its calls, the same of the processor
+    time, which a busy machine does not lengthen by making it wait, how many calls, the p50 of each round,
+    and a histogram of the calls.
 
     rounds: in each, every contender has one block of calls, in an order that is shuffled anew.
     block_s: about how long a block takes; a slow contender has at least five calls in it.
@@ -60,8 +65,9 @@ def measure_interleaved(
     for contender in contenders:
         progress(f"warming up: {contender.name}")
         contender.call()  # some compile or allocate at first
-        counts[contender.name] = int(np.clip(block_s / median(time_calls(contender.call, 5)), 5, 2000))
+        counts[contender.name] = int(np.clip(block_s / median(time_calls(contender.call, 5)[0]), 5, 2000))
     durations: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+    worked: dict[str, list[float]] = {contender.name: [] for contender in contenders}
     by_round: dict[str, list[float]] = {contender.name: [] for contender in contenders}
     order = list(contenders)
     shuffle = random.Random(0)
@@ -69,14 +75,16 @@ def measure_interleaved(
         progress(f"round {number + 1} of {rounds}")
         shuffle.shuffle(order)
         for contender in order:
-            block = time_calls(contender.call, counts[contender.name])
+            block, work = time_calls(contender.call, counts[contender.name])
             durations[contender.name] += block
+            worked[contender.name] += work
             by_round[contender.name].append(median(block) * 1e3)
     return {
         contender.name: {
             "about": contender.about,
             "calls": len(durations[contender.name]),
             **percentiles_ms(durations[contender.name]),
+            "processor": percentiles_ms(worked[contender.name]),
             "rounds_p50": by_round[contender.name],
             "histogram": histogram(durations[contender.name]),
         }
