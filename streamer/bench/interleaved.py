@@ -54,9 +54,9 @@ def time_calls(call: Callable[[], object], calls: int) -> tuple[list[float], lis
 def measure_interleaved(
     contenders: Sequence[Contender], rounds: int, block_s: float, progress: Callable[[str], None]
 ) -> dict[str, dict[str, Any]]:
-    """Name -> figures of every contender: milliseconds p50, p95, p99 of all its calls, the same of the processor
-    time, which a busy machine does not lengthen by making it wait, how many calls, the p50 of each round,
-    and a histogram of the calls.
+    """Name -> figures of every contender: milliseconds p50, p95, p99 of all its calls; the same of the
+    processor time, which other programs do not lengthen by making it wait; how many calls; the p50 of each
+    round; and a histogram of the calls.
 
     rounds: in each, every contender has one block of calls, in an order that is shuffled anew.
     block_s: about how long a block takes; a slow contender has at least five calls in it.
