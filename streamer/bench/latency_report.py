@@ -15,8 +15,8 @@ def table(figures: dict[str, Any]) -> str:
     lines = [
         f"Measured on {about['date']}: {about['processor']}; {about['system']}; {about['versions']}.",
         f"GPU: {figures['gpu']}. One thread, {where}. {figures['rounds']} rounds; in each, all were measured",
-        "once, in a new order, after some calls unmeasured; no garbage collection meanwhile. Processor time leaves",
-        "out the waiting for a core that other programs use.",
+        "once, in a new order, after some calls unmeasured; no garbage collection meanwhile.",
+        "Processor time leaves out the waiting for a core that other programs use.",
         "",
         f"One expression, batch 1. The ratio is to `{base}`: median of the rounds (lowest to highest).",
         "",
