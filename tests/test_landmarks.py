@@ -242,12 +242,18 @@ def test_magnified_key_frames(database: Database, tmp_path: Path):
     assert not callable(onset) and not callable(apex) and onset.shape == apex.shape == (16, 16, 3)
     assert np.array_equal(onset, magnify(network, onset * 0, onset * 0, 1.0)), "nothing of it moves"
     assert not np.array_equal(apex, onset)
-    # An untrained network leaves no face to follow, and that is said; none at all is said before.
+    # An untrained network leaves no face to see, and that is said; no network at all is said before.
+    folder = tmp_path / "small"
+    folder.mkdir()
+    paths = tuple(folder / f"reg_img{number}.jpg" for number in (sample.onset, sample.apex, sample.offset))
+    for path in paths:
+        cv2.imwrite(str(path), np.full((48, 48, 3), 128, np.uint8))
+    small = replace(sample, frames=folder, paths=paths)
     with pytest.raises(SourceError, match="sub01.*the landmark model sees no face"):
-        extract([sample], config, tmp_path / "cache", progress=False)
+        extract([small], config, tmp_path / "cache", progress=False)
     weights.unlink()
     with pytest.raises(UsageError, match="no magnifier"):
-        extract([sample], config, tmp_path / "cache", progress=False)
+        extract([small], config, tmp_path / "cache", progress=False)
 
 
 # -- dlib, and the command -----------------------------------------------------------------------------

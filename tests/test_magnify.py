@@ -16,6 +16,15 @@ from train.composites import MOST_MAGNIFIED_PX, MOST_MOTION_PX, draw_batch, draw
 from train.magnify import Magnifier, load_magnifier, magnifier_loss, magnify
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Two threads on busy cores wait for each other, layer by layer."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def network() -> Magnifier:
     torch.manual_seed(0)
