@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import resource
 from dataclasses import replace
@@ -173,3 +174,15 @@ def test_an_engine_for_another_gpu_or_version_is_refused(exported, tmp_path, cap
     assert len([record for record in caplog.records if record.name == "streamer.engine"]) == 1
     with pytest.raises(EngineError, match="--device cpu"):
         load_engine(folder, "cuda")
+
+
+def test_the_latency_benchmark_measures_it(cache, tmp_path):
+    from streamer.bench.latency import LatencyConfig, bench_latency
+
+    out = tmp_path / "latency.json"
+    text = bench_latency(LatencyConfig(rounds=2, block_ms=20, frames=3, cold_starts=1, peers=False, out=out))
+    found = json.loads(out.read_text(encoding="utf-8"))
+    assert GPU is not None and GPU.name in text
+    timed = found["contenders"]["GTS-GN, TensorRT engine"]
+    assert 0.0 < timed["p50"] <= timed["p99"]
+    assert found["cold"]["GTS-GN, TensorRT engine"]["load_s"] > 0.0

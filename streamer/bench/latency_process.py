@@ -28,6 +28,7 @@ from streamer.engine import Engine, find_engine, load_engine
 from streamer.engines.cuda import first_gpu
 from streamer.engines.numpy_reference import NumpyEngine
 from streamer.engines.onnx_runtime import OnnxEngine
+from streamer.errors import EngineError
 from streamer.graph import NODE_SETS, build_graph
 from streamer.landmarker_model import find_landmarker
 from streamer.messages import F32, U8, Frame
@@ -138,11 +139,16 @@ def measure(
         name: ("-m", "streamer.bench.cold_start", kind, config["engine"])
         for name, kind in ((BASE, "cpu"), (IN_NUMPY, "numpy"))
     }
-    gpu = first_gpu()
+    gpu, on_gpu = first_gpu(), None
     gpu_text = "none on this machine, so TensorRT was not measured"
     if gpu is not None:
         gpu_text = f"{gpu.name}, compute capability {gpu.capability_text}"
-        commands[ON_GPU] = ("-m", "streamer.bench.cold_start", "cuda", config["engine"])
+        try:
+            on_gpu = load_engine(config["engine"], "cuda")
+        except EngineError as error:
+            gpu_text += f"; TensorRT was not measured ({error})"
+        else:
+            commands[ON_GPU] = ("-m", "streamer.bench.cold_start", "cuda", config["engine"])
     progress("cold starts")
     times = config["cold_starts"]
     commands = {**commands, **(cold_peers or {})} if times else {}
@@ -153,7 +159,6 @@ def measure(
         os.sched_setaffinity(0, {config["core"]})
     folder = find_engine(config["engine"])
     cpu, numpy = OnnxEngine(folder), NumpyEngine(folder)
-    on_gpu = None if gpu is None else load_engine(config["engine"], "cuda")
     model = find_landmarker(None)
     tracker = MediaPipeTracker(model, Config().tracking)
     warm_up(Config(), cpu)
