@@ -9,12 +9,14 @@ import zlib
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from database_trees import CASME2_HEADER, SAMM_HEADER, casme2, write_frames, write_xlsx
 
 from train.__main__ import main
 from train.datasets import LOADERS, DatasetError, load, select
+from train.datasets.check import DatabaseName
 from train.datasets.sample import SIMULATED_MARK
 
 GOOD = ("01", "EP02_01f", 46, 59, 86, "12", "happiness")
@@ -39,6 +41,19 @@ def test_casme2(tmp_path: Path):
     assert sample.objective == "VII", "the official class wins over the action units"
     assert sample.source.endswith("sheet Sheet1, row 2")
     assert not database.missing and not database.repaired and not database.simulated
+
+
+def test_casme2_row_without_official_class(tmp_path: Path):
+    root = one_clip(casme2(tmp_path, [GOOD], [(2, "EP02_01f", 7)]))
+    database = load("casme2", root)
+    assert database.samples[0].objective == "I"
+    assert "row 2: not in CASME2-ObjectiveClasses" in database.repaired[0]
+
+
+def test_numbers_from_zero(tmp_path: Path):
+    root = casme2(tmp_path, [(1, "EP02_01f", 0, 0, 86, "12", "happiness")], [(1, "EP02_01f", 1)])
+    (sample,) = load("casme2", one_clip(root, 0, 90)).samples
+    assert (sample.onset, sample.apex, sample.offset) == (0, None, 86)
 
 
 def test_casme2_raw_frames_and_derived_class(tmp_path: Path):
@@ -320,6 +335,10 @@ def test_a_simulated_tree_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert database.simulated and database.samples[0].simulated
     assert main(["check", "--dataset", "casme2", "--root", str(root)]) == 0
     assert "SIMULATED" in capsys.readouterr().out
+
+
+def test_the_command_knows_every_database():
+    assert get_args(DatabaseName) == tuple(LOADERS)
 
 
 def test_check_lists_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

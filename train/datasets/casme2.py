@@ -52,6 +52,9 @@ def load(root: Path, sheet: Path | None = None) -> Database:
             if impossible and RIGHT_OFFSET in known and onset < RIGHT_OFFSET:
                 collector.repaired.append(f"{row}: offset {offset}, a known slip: {RIGHT_OFFSET} is taken")
                 offset = RIGHT_OFFSET
+        told = row.text("objective") or objective.get((subject, clip.lower()), "")
+        if objective and not told:
+            collector.repaired.append(f"{row}: not in {OBJECTIVE_SHEET}: the class is derived from the units")
         collector.add(
             row,
             subject=subject,
@@ -62,7 +65,7 @@ def load(root: Path, sheet: Path | None = None) -> Database:
             apex=apex,
             offset=offset,
             emotion=row.text("emotion"),
-            objective=row.text("objective") or objective.get((subject, clip.lower()), ""),
+            objective=told,
             units=row.text("units"),
         )
     return collector.result(path)

@@ -86,6 +86,11 @@ class Selection:
         return tuple(sample.person for sample in self.samples)
 
     @property
+    def databases(self) -> tuple[str, ...]:
+        """Which database each is of."""
+        return tuple(sample.database for sample in self.samples)
+
+    @property
     def simulated(self) -> bool:
         """Whether any sample is simulated: then everything made of the selection is."""
         return any(sample.simulated for sample in self.samples)

@@ -68,13 +68,13 @@ class Row:
         return "" if cell is None else str(cell).strip()
 
     def frame(self, column: str) -> int:
-        """A frame number.
+        """A frame number, 0 or above.
 
         Raises:
             DatasetError: it is none.
         """
-        number = self.optional_frame(column)
-        if number is None:
+        number = self._number(column)
+        if number is None or number < 0:
             raise self.error(
                 f"{column} is {self.text(column)!r}, no frame number: correct it from the clip's images"
             )
@@ -86,6 +86,10 @@ class Row:
         Raises:
             DatasetError: it is something else.
         """
+        number = self._number(column)
+        return number if number is not None and number > 0 else None
+
+    def _number(self, column: str) -> int | None:
         text = self.text(column)
         if text.lower() in ("", "/", "\\", "-", "?", "n/a", "na", "nan", "none", "unknown"):
             return None
@@ -95,7 +99,7 @@ class Row:
             number = float("nan")
         if not (number.is_integer() and abs(number) < 1e9):
             raise self.error(f"{column} is {text!r}, no frame number: correct it from the clip's images")
-        return int(number) if number > 0 else None
+        return int(number)
 
 
 @dataclass(frozen=True)
