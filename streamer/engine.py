@@ -72,7 +72,7 @@ def load_engine(name_or_path: str | Path, device: Device = "auto", node_set: str
     except GpuUnavailable as error:
         if device == "cuda":
             raise EngineError(
-                f"--device cuda: engine {manifest.name}: {error}; or use --device cpu"
+                f"--device cuda: engine {manifest.name}: {error} (or use --device cpu)"
             ) from error
         if ONNX_FILE not in manifest.files:
             raise EngineError(
