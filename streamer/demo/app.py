@@ -126,7 +126,7 @@ def create_app(config: DemoConfig, landmarker: Path) -> FastAPI:
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.lives = lives
     app.add_middleware(Guard)
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.mount("/demo", StaticFiles(directory=STATIC), name="demo")
     app.exception_handler(ClipRefused)(_refused)
 
     @app.websocket("/live")

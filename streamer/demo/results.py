@@ -14,7 +14,7 @@ from streamer.graph import EDGES, NODES
 from streamer.messages import Event, MacroExpression, MicroExpression, Motion, StreamEnded
 from streamer.pipeline import Recogniser
 from streamer.sinks.history import MotionHistory
-from streamer.sinks.panel import CHART_S, LEGEND, SERIES
+from streamer.sinks.panel import CHART_S, SERIES
 
 REGION_NODES = [nodes for _, nodes, _ in SERIES]
 
@@ -27,7 +27,6 @@ def about(engine: Engine) -> dict[str, Any]:
         "regions": [{"name": name, "nodes": list(nodes)} for name, nodes, _ in SERIES],
         "classes": dict(engine.manifest.class_names),
         "engine": engine.manifest.name,
-        "legend": LEGEND,
     }
 
 

@@ -25,8 +25,9 @@ class Limits:
     """Largest picture of a live session."""
     live_fps: float = 66.0
     """Frames a second that are taken from one browser; more are dropped and counted."""
-    buffer_frames: int = 6
-    """Frames of one session that wait for the recogniser; beyond that the oldest is dropped and counted."""
+    buffer_frames: int = 24
+    """Frames of one session that wait for the recogniser; beyond that the oldest is dropped and counted. A
+    hole costs the spotter more than a late overlay costs the eye, and the recogniser catches up quickly."""
     idle_s: float = 30.0
     """A session that sends no frame for so long ends, unless it is paused."""
     paused_s: float = 300.0

@@ -1,0 +1,44 @@
+// The tab that watches the server's own camera.
+import { showEvent } from "./cards.js";
+import { parts, socketUrl, tell } from "./page.js";
+
+const MOST_CARDS = 20;
+
+export function startCamera(root) {
+  const { show, press } = parts(root);
+  let socket = null;
+
+  function leave(text, kind = "info") {
+    const old = socket;
+    socket = null;
+    old?.close();
+    press.watch.disabled = false;
+    press.leave.disabled = true;
+    if (text) tell(show.message, text, kind);
+  }
+
+  press.leave.onclick = () => leave("You no longer watch.");
+  window.addEventListener("pagehide", () => leave());
+  press.watch.disabled = false;
+  press.watch.onclick = () => {
+    press.watch.disabled = true;
+    press.leave.disabled = false;
+    tell(show.message, "Connecting to the server.", "working");
+    const own = (socket = new WebSocket(socketUrl("/server-camera")));
+    let said = "";
+    own.onmessage = ({ data }) => {
+      if (own !== socket) return;
+      const message = JSON.parse(data);
+      if (message.type === "picture") {
+        show.picture.src = `data:image/jpeg;base64,${message.jpeg}`;
+        show.picture.hidden = false;
+      } else if (message.type === "event") {
+        showEvent(show.events, message.event, MOST_CARDS);
+      } else {
+        said = message.message;
+        tell(show.message, said || "You watch the server's camera.", said ? "warning" : "good");
+      }
+    };
+    own.onclose = () => own === socket && leave(said || "The connection to the server is lost. Press Watch to try again.", "warning");
+  };
+}

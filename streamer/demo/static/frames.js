@@ -1,0 +1,100 @@
+// Carries the camera's frames to the server, each with its number and its capture time.
+
+const HEADER_BYTES = 12; // uint32 number, float64 capture time in ms, little endian
+const QUALITY = 0.95; // stronger compression hides small movements
+const MOST_BUFFERED = 400_000; // bytes that wait for the network before frames are dropped
+const SLOTS = 24; // frames on their way at once: 0.8 s; a hole costs the spotter more than a late overlay
+
+/**
+ * Takes every frame that a video shows, and keeps its picture until the answer is there.
+ *
+ * Dropped frames keep their numbers and are counted by cause in `drops`:
+ * "browser" (the camera's picture never came to the page), "page" (too many on their way), "network".
+ */
+export class FrameSender {
+  constructor(video, socket) {
+    this.video = video;
+    this.socket = socket;
+    this.drops = { browser: 0, page: 0, network: 0 };
+    this.sent = 0;
+    this.running = false;
+    this.free = [];
+    this.slots = 0;
+    this.waiting = new Map(); // number -> canvas
+    this.last = null; // { number, captured } of the last frame seen
+    this.order = Promise.resolve();
+  }
+
+  start() {
+    if (this.running) return;
+    this.running = true;
+    this.last = null;
+    this.handle = this.video.requestVideoFrameCallback(this.onFrame);
+  }
+
+  stop() {
+    this.running = false;
+    this.video.cancelVideoFrameCallback(this.handle);
+  }
+
+  onFrame = (now, data) => {
+    if (!this.running) return;
+    this.handle = this.video.requestVideoFrameCallback(this.onFrame);
+    const number = data.presentedFrames;
+    const captured = data.captureTime ?? now;
+    if (this.last && (number <= this.last.number || captured <= this.last.captured)) return; // seen already
+    if (this.last) this.drops.browser += number - this.last.number - 1;
+    this.last = { number, captured };
+    if (this.socket.readyState !== WebSocket.OPEN) return;
+    if (this.socket.bufferedAmount > MOST_BUFFERED) {
+      this.drops.network += 1;
+      return;
+    }
+    const canvas = this.take();
+    if (!canvas) {
+      this.drops.page += 1;
+      return;
+    }
+    canvas.width = this.video.videoWidth;
+    canvas.height = this.video.videoHeight;
+    canvas.getContext("2d", { willReadFrequently: true, alpha: false }).drawImage(this.video, 0, 0);
+    this.waiting.set(number, canvas);
+    const encoded = canvas.convertToBlob({ type: "image/jpeg", quality: QUALITY }).then((b) => b.arrayBuffer());
+    // Encoders may overtake each other; frames leave in order.
+    this.order = this.order.then(async () => this.send(number, captured, await encoded)).catch(() => this.giveBack(number));
+  };
+
+  send(number, captured, jpeg) {
+    if (this.socket.readyState !== WebSocket.OPEN) {
+      this.giveBack(number);
+      return;
+    }
+    const packet = new Uint8Array(HEADER_BYTES + jpeg.byteLength);
+    const header = new DataView(packet.buffer);
+    header.setUint32(0, number, true);
+    header.setFloat64(4, captured, true);
+    packet.set(new Uint8Array(jpeg), HEADER_BYTES);
+    this.socket.send(packet);
+    this.sent += 1;
+  }
+
+  /** Use the picture of an answered frame: `use(canvas)`, at once. Frames before it will not be answered. */
+  answered(number, use) {
+    const canvas = this.waiting.get(number);
+    if (canvas) use(canvas);
+    for (const waiting of [...this.waiting.keys()]) if (waiting <= number) this.giveBack(waiting);
+  }
+
+  take() {
+    if (this.free.length) return this.free.pop();
+    if (this.slots >= SLOTS) return null;
+    this.slots += 1;
+    return new OffscreenCanvas(1, 1);
+  }
+
+  giveBack(number) {
+    const canvas = this.waiting.get(number);
+    this.waiting.delete(number);
+    if (canvas) this.free.push(canvas);
+  }
+}
