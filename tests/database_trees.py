@@ -27,7 +27,7 @@ def write_xlsx(path: Path, rows: Iterable[Sequence[Any]], sheet: str = "Sheet1")
     page = workbook.worksheets[0]
     page.title = sheet
     for row in rows:
-        page.append(list(row))
+        page.append(list(row) or [None])
     path.parent.mkdir(parents=True, exist_ok=True)
     workbook.save(path)
     return path

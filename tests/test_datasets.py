@@ -154,6 +154,14 @@ def test_a_frame_without_image_takes_a_near_one(tmp_path: Path):
     assert "no image of the offset, 86: 83 is taken" in database.repaired[0]
 
 
+def test_rows_are_counted_as_the_spreadsheet_does(tmp_path: Path):
+    one_clip(tmp_path)
+    table = (*GOOD[:2], None, *GOOD[2:5], None, *GOOD[5:])
+    write_xlsx(tmp_path / "CASME2-coding-20140508.xlsx", [(), (), CASME2_HEADER, (), table])
+    (sample,) = load("casme2", tmp_path).samples
+    assert sample.source.endswith("row 5")
+
+
 def test_duplicate_rows(tmp_path: Path):
     root = one_clip(casme2(tmp_path / "a", [GOOD, GOOD], [(1, "EP02_01f", 1)]))
     database = load("casme2", root)

@@ -13,7 +13,7 @@ import pytest
 from streamer.errors import UsageError
 from streamer.sources.images import numbered_images
 from train.__main__ import main
-from train.datasets import load
+from train.datasets import Sample, load
 from train.datasets.action_units import objective_class, parse_action_units
 from train.simulated_database import SimulateDatabaseConfig, simulate_database
 from train.simulated_plan import LIKES, plan
@@ -95,18 +95,23 @@ def test_only_what_is_missing_is_rendered_again(tree: Path):
     assert not partial.exists()
 
 
-def test_subjects_differ_and_key_frames_move(tmp_path: Path):
-    simulate_database(config(tmp_path / "a", like="casme2", peak=(0.02, 0.02), clips=2))
-    simulate_database(config(tmp_path / "b", like="casme2", peak=(0.02, 0.02), clips=2, seed=1))
-    first, second = (load("casme2", tmp_path / name).samples[0] for name in "ab")
+def test_a_subject_keeps_its_looks_and_key_frames_move(tmp_path: Path):
+    simulate_database(config(tmp_path, like="casme2", peak=(0.02, 0.02), clips=6))
+    samples = load("casme2", tmp_path).samples
+    assert {sample.subject for sample in samples} == {"sub01", "sub02"}
 
-    def image(sample, which: int) -> np.ndarray:
-        picture = cv2.imread(str(sample.paths[which]), cv2.IMREAD_GRAYSCALE)
-        assert picture is not None and picture.shape == (340, 280)
+    def image(sample: Sample, which: int) -> np.ndarray:
+        assert sample.paths is not None
+        picture = cv2.imread(str(sample.paths[which]))
+        assert picture is not None and picture.shape == (340, 280, 3)
         return picture.astype(np.float32)
 
-    assert np.abs(image(first, 0) - image(second, 0)).mean() > 10
-    assert np.abs(image(first, 0) - image(first, 1)).mean() > 1
+    looks = np.array([image(sample, 0).mean((0, 1)) for sample in samples])
+    first = np.array([sample.subject == "sub01" for sample in samples])
+    within = max(np.ptp(looks[first], axis=0).max(), np.ptp(looks[~first], axis=0).max())
+    between = np.abs(looks[first].mean(0) - looks[~first].mean(0)).max()
+    assert within < 5 < between
+    assert np.abs(image(samples[0], 0) - image(samples[0], 1)).mean() > 1
 
 
 def test_it_never_mixes_with_anything(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
