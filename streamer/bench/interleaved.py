@@ -55,8 +55,8 @@ def measure_interleaved(
     contenders: Sequence[Contender], rounds: int, block_s: float, progress: Callable[[str], None]
 ) -> dict[str, dict[str, Any]]:
     """Name -> figures of every contender: milliseconds p50, p95, p99 of all its calls; the same of the
-    processor time, which other programs do not lengthen by making it wait; how many calls; the p50 of each
-    round; and a histogram of the calls.
+    processor time, which other programs do not lengthen by making it wait; how many calls; both
+    p50 of each round; and a histogram of the calls.
 
     rounds: in each, every contender has one block of calls, in an order that is shuffled anew.
     block_s: about how long a block takes; a slow contender has at least five calls in it.
@@ -69,6 +69,7 @@ def measure_interleaved(
     durations: dict[str, list[float]] = {contender.name: [] for contender in contenders}
     worked: dict[str, list[float]] = {contender.name: [] for contender in contenders}
     by_round: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+    work_by_round: dict[str, list[float]] = {contender.name: [] for contender in contenders}
     order = list(contenders)
     shuffle = random.Random(0)
     for number in range(rounds):
@@ -79,6 +80,7 @@ def measure_interleaved(
             durations[contender.name] += block
             worked[contender.name] += work
             by_round[contender.name].append(median(block) * 1e3)
+            work_by_round[contender.name].append(median(work) * 1e3)
     return {
         contender.name: {
             "about": contender.about,
@@ -86,6 +88,7 @@ def measure_interleaved(
             **percentiles_ms(durations[contender.name]),
             "processor": percentiles_ms(worked[contender.name]),
             "rounds_p50": by_round[contender.name],
+            "rounds_processor_p50": work_by_round[contender.name],
             "histogram": histogram(durations[contender.name]),
         }
         for contender in contenders
