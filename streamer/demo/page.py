@@ -11,6 +11,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import gradio as gr
 from fastapi import FastAPI
+from gradio.themes import Base
 
 from streamer.demo.app import STATIC
 from streamer.sinks.panel import LEGEND
@@ -26,7 +27,7 @@ HEAD = """
 TABS = (("Live", "live.html"), ("Clip", "clip.html"), ("Camera of the server", "camera.html"))
 
 # The system's own fonts: others would be fetched from another host.
-FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
+FONT, FONT_MONO = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")
 
 
 def with_page(app: FastAPI) -> FastAPI:
@@ -43,7 +44,7 @@ def with_page(app: FastAPI) -> FastAPI:
         app,
         page,
         path="",
-        theme=gr.themes.Base(**FONTS),
+        theme=Base(font=FONT, font_mono=FONT_MONO),
         head=HEAD,
         footer_links=[],
         ssr_mode=False,

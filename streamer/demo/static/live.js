@@ -126,7 +126,7 @@ class Live {
     this.stream?.getTracks().forEach((track) => track.stop());
     this.stream = null;
     this.video.srcObject = null;
-    this.stage.clear();
+    this.freshen(false);
     this.show.hints.replaceChildren();
     this.pausedByTab = false;
     this.setState("idle");
@@ -141,7 +141,7 @@ class Live {
     socket.binaryType = "arraybuffer";
     this.socket = socket;
     this.sender?.stop();
-    this.sender = new FrameSender(this.video, socket);
+    this.sender = new FrameSender(this.video, this.stream.getVideoTracks()[0], socket);
     this.refused = false;
     this.answeredAt = performance.now();
     socket.onopen = () => this.send({ type: "start", sensitivity: Number(this.set.sensitivity.value) });
@@ -196,6 +196,7 @@ class Live {
     const now = performance.now();
     this.sender.answered(message.number, (picture) => this.stage.draw(picture, message, Number(this.set.magnify.value)));
     this.drawnAt = performance.now();
+    this.freshen(true);
     this.measured.answers += 1;
     this.latencies.push(this.drawnAt - message.captured_ms);
     if (this.latencies.length > 90) this.latencies.shift();
@@ -275,7 +276,7 @@ class Live {
   watch() {
     const now = performance.now();
     if (this.drawnAt && now - this.drawnAt > FRESH_MS) {
-      this.stage.clear();
+      this.freshen(false);
       this.drawnAt = 0;
     }
     if (this.state === "connecting" && now - this.answeredAt > 3 * STALL_MS) this.onLost("The server does not answer.");
@@ -289,6 +290,14 @@ class Live {
       this.silent = false;
       this.runningMessage();
     }
+  }
+
+  /** Whether the overlay covers the video: what nobody sees need not be drawn. */
+  freshen(fresh) {
+    if (this.fresh === fresh) return;
+    this.fresh = fresh;
+    if (!fresh) this.stage.clear();
+    this.video.style.visibility = fresh && FrameSender.needsNoVideo ? "hidden" : "";
   }
 
   runningMessage() {

@@ -1,0 +1,382 @@
+"""The demo's page in a real browser: Chromium, with a clip as its camera. Skipped where there is no Chromium.
+
+Screenshots of every state are left in build/demo-screenshots, to be looked at.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import av
+import cv2
+import pytest
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
+
+ROOT = Path(__file__).parent.parent
+SCREENSHOTS = ROOT / "build" / "demo-screenshots"
+PATIENCE_MS = 60_000
+"""A slow machine is no failure."""
+
+FAKE_CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+
+
+class Server:
+    """`python -m streamer.demo` on a free port; may be ended and started again on the same one."""
+
+    def __init__(self, *flags: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self._flags = flags
+        self.url = f"http://127.0.0.1:{self.port}/"
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "streamer.demo", "--port", str(self.port), *self._flags]
+        self.process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        assert self.process.stderr is not None
+        said = ""
+        for line in self.process.stderr:
+            said += line
+            if "The demo is at" in line:
+                return
+        raise AssertionError(f"the demo did not start: {said}")
+
+    def end(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+
+    def health(self) -> dict[str, int]:
+        with urllib.request.urlopen(f"{self.url}health") as answer:
+            return json.load(answer)
+
+
+@pytest.fixture(scope="module")
+def server(landmarker) -> Iterator[Server]:
+    server = Server("--limits.visitors", "1")
+    server.start()
+    yield server
+    server.end()
+
+
+@pytest.fixture(scope="module")
+def playwright() -> Iterator:
+    with sync_api.sync_playwright() as playwright:
+        yield playwright
+
+
+@pytest.fixture(scope="module")
+def camera_clip(tmp_path_factory) -> Path:
+    """The sample's first seconds in the form that Chromium plays as a camera, over and over."""
+    path = tmp_path_factory.mktemp("camera") / "camera.mjpeg"
+    with av.open(str(ROOT / "streamer" / "data" / "sample.mp4")) as container, path.open("wb") as out:
+        for frame in container.decode(video=0):
+            if float(frame.time or 0) >= 4:
+                break
+            image = frame.to_ndarray(format="bgr24")
+            out.write(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes())
+    return path
+
+
+def _launch(playwright, *flags: str):
+    # Chromium's own sandbox needs rights that a container or root does not have.
+    sandbox = ("--no-sandbox",) if hasattr(os, "geteuid") and os.geteuid() == 0 else ()
+    return playwright.chromium.launch(executable_path=CHROMIUM, args=[*sandbox, *flags])
+
+
+@pytest.fixture(scope="module")
+def browser(playwright, camera_clip) -> Iterator:
+    hosts = "--host-resolver-rules=MAP demo.example 127.0.0.1"
+    browser = _launch(playwright, *FAKE_CAMERA, f"--use-file-for-fake-video-capture={camera_clip}", hosts)
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def open_page(browser) -> Iterator[Callable]:
+    """Opens the page and asserts, at the end, that nothing went wrong in it and nothing left this machine."""
+    contexts, problems = [], []
+
+    def open_page(url: str, chromium=browser, **settings):
+        context = chromium.new_context(viewport={"width": 1280, "height": 900}, **settings)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        own = url.split("/")[2]
+
+        def on_request(request) -> None:
+            if request.url.startswith(("http", "ws")) and request.url.split("/")[2] != own:
+                problems.append(f"asks another host: {request.url}")
+
+        page.on("request", on_request)
+        page.on("websocket", lambda ws: ws.url.split("/")[2] == own or problems.append(ws.url))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.goto(url)
+        page.wait_for_selector("#live [data-do=start]:enabled")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not problems
+
+
+def _wait(page, expression: str) -> None:
+    page.wait_for_function(expression, timeout=PATIENCE_MS)
+
+
+def _says(page, words: str, section: str = "live") -> None:
+    page.locator(f"#{section} [data-show=message]", has_text=words).wait_for()
+
+
+def _shot(page, name: str, **settings) -> None:
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"{name}.png", **settings)
+
+
+def _start(page) -> None:
+    page.click("#live [data-do=start]")
+    _wait(page, "gtsgnDemo.live.state === 'running' && gtsgnDemo.live.measured.answers > 10")
+
+
+def test_live_shows_face_motion_and_events(server, open_page, tmp_path):
+    page = open_page(server.url)
+    _start(page)
+    card = page.locator("#live .gd-micro").first
+    card.wait_for()
+    _shot(page, "live-with-event")
+    card.screenshot(path=SCREENSHOTS / "event-card.png")
+    event = page.evaluate("gtsgnDemo.live.events.find(e => e.type === 'micro_expression')")
+    assert event["label"] == "I"
+    assert 0.3 < event["offset"]["time_s"] - event["onset"]["time_s"] <= 0.5
+    assert card.locator("img").count() == 2
+    wipe = card.locator("input[type=range]")
+    wipe.fill("100")
+    assert card.locator(".gd-wipe").evaluate("e => e.style.getPropertyValue('--gd-wipe')") == "100%"
+    # The overlay is drawn over the very frame that it was measured in.
+    assert page.evaluate("gtsgnDemo.live.show.stage.width") == 640
+    assert page.locator("#live [data-show=fps]").inner_text().endswith("/ s")
+    assert page.locator("#live [data-show=latency]").inner_text().endswith("ms")
+    with page.expect_download() as download:
+        page.click("#live [data-do=download]")
+    download.value.save_as(tmp_path / "events.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert lines[0]["type"] == "stream_started" and event["id"] in [line.get("id") for line in lines]
+
+
+def test_pause_resume_stop_and_everything_is_freed(server, open_page):
+    page = open_page(server.url)
+    _start(page)
+    page.click("#live [data-do=pause]")
+    _says(page, "Paused")
+    page.wait_for_timeout(300)  # what is on its way
+    sent = page.evaluate("gtsgnDemo.live.sender.sent")
+    page.wait_for_timeout(300)
+    assert page.evaluate("gtsgnDemo.live.sender.sent") == sent
+    page.click("#live [data-do=pause]")
+    _wait(page, f"gtsgnDemo.live.sender.sent > {sent + 5}")
+    page.locator("#live [data-set=resolution]").select_option("320x240")
+    _wait(page, "gtsgnDemo.live.video.videoWidth === 320 && gtsgnDemo.live.state === 'running'")
+    page.click("#live [data-do=stop]")
+    _says(page, "Stopped")
+    assert page.evaluate("gtsgnDemo.live.stream === null && gtsgnDemo.live.video.srcObject === null")
+    while server.health()["live"]:
+        page.wait_for_timeout(50)
+
+
+def test_sensitivity_and_magnification(server, open_page):
+    page = open_page(server.url)
+    _start(page)
+    page.locator("#live [data-set=sensitivity]").fill("0")
+    page.locator("#live [data-set=magnify]").fill("20")
+    assert page.locator("#live [data-show=magnify]").inner_text().endswith("20")
+    assert page.locator("#live [data-show=sensitivity]").inner_text() == "0.00"
+    page.locator("#live [data-set=sensitivity]").dispatch_event("change")
+    seen = page.evaluate("gtsgnDemo.live.events.length")
+    answers = page.evaluate("gtsgnDemo.live.measured.answers")
+    _wait(page, f"gtsgnDemo.live.measured.answers > {answers + 125}")  # the clip once over
+    later = page.evaluate(f"gtsgnDemo.live.events.slice({seen}).filter(e => e.type === 'micro_expression')")
+    assert not later
+
+
+def test_one_visitor_too_many_is_told_so(server, open_page):
+    first, second = open_page(server.url), open_page(server.url)
+    _start(first)
+    second.click("#live [data-do=start]")
+    _says(second, "places are taken")
+    assert second.evaluate("gtsgnDemo.live.state") == "idle"
+    _shot(second, "server-full")
+    first.click("#live [data-do=stop]")
+    while server.health()["live"]:
+        first.wait_for_timeout(50)
+    _start(second)
+
+
+def test_camera_refused_and_no_camera(server, playwright, open_page):
+    for flags, words, name in (
+        (
+            ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream=deny"),
+            "not allowed",
+            "refused",
+        ),
+        (("--use-fake-ui-for-media-stream",), "No camera was found", "no-camera"),
+    ):
+        browser = _launch(playwright, *flags)
+        page = open_page(server.url, browser)
+        page.click("#live [data-do=start]")
+        _says(page, words)
+        assert page.locator("#live [data-do=start]").is_enabled()
+        _shot(page, f"camera-{name}")
+        page.context.close()
+        browser.close()
+
+
+def test_a_page_that_is_not_secure_is_told_what_to_do(server, open_page):
+    page = open_page(f"http://demo.example:{server.port}/")
+    page.click("#live [data-do=start]")
+    _says(page, "--tls-cert")
+
+
+def test_camera_unplugged(server, open_page):
+    page = open_page(server.url)
+    _start(page)
+    # A file cannot be pulled out: the event that the browser would send is sent.
+    page.evaluate("gtsgnDemo.live.stream.getVideoTracks()[0].dispatchEvent(new Event('ended'))")
+    _says(page, "camera has gone")
+    _shot(page, "camera-unplugged")
+    _start(page)
+
+
+def test_hidden_tab_pauses_and_goes_on(server, open_page):
+    page = open_page(server.url)
+    _start(page)
+    # Without a window no tab is ever hidden: the browser's state is put on.
+    hide = "Object.defineProperty(document, 'hidden', {value: %s, configurable: true});"
+    change = "document.dispatchEvent(new Event('visibilitychange'))"
+    page.evaluate(hide % "true" + change)
+    _says(page, "tab is hidden")
+    _shot(page, "tab-hidden")
+    answers = page.evaluate("gtsgnDemo.live.measured.answers")
+    page.evaluate(hide % "false" + change)
+    _wait(page, f"gtsgnDemo.live.measured.answers > {answers + 10}")
+    _says(page, "Running")
+
+
+def test_stalled_and_restarted_server(server, open_page):
+    page = open_page(server.url)
+    _start(page)
+    server.process.send_signal(signal.SIGSTOP)
+    _says(page, "stalled")
+    _shot(page, "network-stalled")
+    server.process.send_signal(signal.SIGCONT)
+    answers = page.evaluate("gtsgnDemo.live.measured.answers")
+    _wait(page, f"gtsgnDemo.live.state === 'running' && gtsgnDemo.live.measured.answers > {answers + 10}")
+    server.end()
+    _says(page, "connection to the server is lost")
+    _shot(page, "server-gone")
+    server.start()
+    answers = page.evaluate("gtsgnDemo.live.measured.answers")
+    _wait(page, f"gtsgnDemo.live.state === 'running' && gtsgnDemo.live.measured.answers > {answers + 10}")
+    _says(page, "Running")
+
+
+def test_clip_is_shown_with_timeline_and_downloads(server, open_page, tmp_path):
+    page = open_page(server.url, color_scheme="dark")
+    page.get_by_role("tab", name="Clip").click()
+    page.click("#clip [data-do=sample]:enabled")
+    page.locator("#clip [data-show=result]").wait_for()
+    cards = page.locator("#clip .gd-micro")
+    assert cards.count() == 7
+    _wait(page, "gtsgnDemo.clip.video.readyState >= 2")
+    cards.nth(1).locator(".gd-jump").click()
+    apex = page.evaluate("gtsgnDemo.clip.found[1].apex.time_s")
+    assert page.evaluate("gtsgnDemo.clip.video.currentTime") == pytest.approx(apex, abs=0.01)
+    page.locator("#clip [data-do=next]").click()
+    later = page.evaluate("gtsgnDemo.clip.found[2].apex.time_s")
+    assert page.evaluate("gtsgnDemo.clip.video.currentTime") == pytest.approx(later, abs=0.01)
+    page.locator("#clip [data-show=chart]").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("gtsgnDemo.clip.video.currentTime") == pytest.approx(later + 1 / 30, abs=0.02)
+    page.locator("#clip [data-set=speed]").select_option("0.25")
+    assert page.evaluate("gtsgnDemo.clip.video.playbackRate") == 0.25
+    _wait(page, "!gtsgnDemo.clip.video.seeking")
+    _shot(page, "clip-timeline-dark")
+    for name in ("events.jsonl", "events.csv", "annotated.mp4", "report.html"):
+        with page.expect_download() as download:
+            page.click(f"#clip a[download='{name}']")
+        assert download.value.suggested_filename == name
+        download.value.save_as(tmp_path / name)
+    assert (tmp_path / "report.html").read_text().count('class="event"') == 7
+    assert server.health()["clips"] == 1
+    page.goto("about:blank")
+    while server.health()["clips"]:
+        page.wait_for_timeout(50)
+
+
+def test_a_file_that_is_no_clip_says_so(server, open_page, tmp_path):
+    page = open_page(server.url)
+    page.get_by_role("tab", name="Clip").click()
+    file = tmp_path / "notes.mp4"
+    file.write_text("not a video\n" * 100)
+    page.locator("#clip [data-set=file]:enabled").set_input_files(file)
+    _says(page, "cannot be read as a video", "clip")
+    _shot(page, "clip-refused")
+    assert page.locator("#clip [data-show=result]").is_hidden()
+
+
+def test_phone_width_and_dark(server, open_page):
+    page = open_page(server.url, color_scheme="dark", is_mobile=True, has_touch=True)
+    page.set_viewport_size({"width": 390, "height": 844})
+    _start(page)
+    page.locator("#live .gd-micro").first.wait_for()
+    _shot(page, "live-phone-dark", full_page=True)
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    text = "getComputedStyle(document.querySelector('#live')).getPropertyValue('--gd-text')"
+    assert page.evaluate(text) == "#edeff2"
+
+
+def test_keyboard_and_names_for_screen_readers(server, open_page):
+    page = open_page(server.url)
+    page.locator("#live [data-do=start]").focus()
+    page.keyboard.press("Enter")
+    _wait(page, "gtsgnDemo.live.state === 'running'")
+    page.locator("#live [data-do=stop]").focus()
+    page.keyboard.press("Space")
+    _says(page, "Stopped")
+    page.get_by_role("tab", name="Live").focus()
+    page.keyboard.press("Tab")
+    nameless = """() => [...document.querySelectorAll('.gd :is(button, input, select, canvas, video, img)')]
+        .filter(e => e.getAttribute('aria-hidden') !== 'true')
+        .filter(e => !(e.getAttribute('aria-label') || e.alt || e.innerText?.trim() || e.labels?.length))
+        .map(e => e.outerHTML)"""
+    assert page.evaluate(nameless) == []
+    for name in ("Start camera", "Pause", "Stop"):
+        assert page.get_by_role("button", name=name, exact=True).count() == 1
+    for name in ("Camera", "Resolution"):
+        assert page.get_by_role("combobox", name=name).count() == 1
+
+
+def test_scripts_are_the_pages_own(server, open_page):
+    """Inline scripts are Gradio's settings only; every file comes from the demo's own server."""
+    page = open_page(server.url)
+    sources = page.evaluate("[...document.querySelectorAll('script[src]')].map(s => s.src)")
+    assert sources and all(source.startswith(server.url) for source in sources)
+    inline = page.evaluate("[...document.scripts].filter(s => !s.src).map(s => s.textContent)")
+    assert all("gradio" in text for text in inline if text.strip())
