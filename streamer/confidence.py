@@ -27,12 +27,10 @@ def weights() -> dict[str, float]:
 def confidence_of(evidence: dict[str, float]) -> float:
     """Probability (0..1) that a movement is an expression: logistic regression on its evidence, by name:
 
-    score: logarithm of the matched filter's answer over its noise. coherence, symmetry, breadth: see below.
-    roughness: logarithm of what the fitted course leaves, RMS, over its height. restless: mean excursion
-    before the onset, over the height. fall: how unlike the fall is to the rise, a logarithm. short: seconds
-    below 0.16. drift: what drifts meanwhile, over the height. noise: logarithm of the running noise.
-    strength: logarithm of the peak displacement. light: likeness with the light. stirred: logarithm of how
-    the head moves in step.
+    coherence, symmetry, breadth: see below. roughness: logarithm of what the fitted course leaves, RMS, over
+    its height. fall: how unlike the fall is to the rise, a logarithm. short: seconds below 0.16. noise:
+    logarithm of the running noise. strength: logarithm of the peak displacement. light: likeness with the
+    light. leaked: what was taken out for the head meanwhile, over the height.
     """
     known = weights()
     logit = known["constant"] + sum(known[name] * value for name, value in evidence.items())

@@ -89,13 +89,17 @@ class MotionConfig:
     """Head motion since the last frame (IOD) beyond which the crop is taken again."""
     turn_rate: float = 0.25
     """Speed of a turn (1 / s, about radians) beyond which patches are shown as the turned head would."""
-    turn_step: Positive = 0.01
+    turn_step: Positive = 0.02
     """Turn since the patches were cut, beyond which they are cut anew."""
     unsure_place: float = 0.05
     """How uncertain the place of a point on the skin is (IOD): with the skin's slope, that of its depth."""
+    lost_node: Positive = 0.08
+    """Distance of a node's patch from where the landmark model sees the node (IOD) at which it is lost."""
     astray: Positive = 0.04
     """Movement of a point against the head (IOD) beyond which its match is not the next one's start."""
-    forget_turn: float = 0.7
+    still_rate: float = 0.1
+    """Speed of a turn (1 / s, about radians) up to which the head holds still."""
+    forget_turn: float = 0.5
     """Turn (radians) in which a displacement measured before it is forgotten; 0 never forgets."""
     least_stable: Share = 0.3
     """Share of the stable points' weight that must be found for the frame to count as measured."""

@@ -17,6 +17,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from streamer import face_crop
 from streamer.config import MotionConfig
@@ -156,7 +157,10 @@ class MotionMeter:
         self._watch_turn(frame.time_s, reference, match)
 
         positions = face_points(match.points, reference.scale)
+        lost = np.zeros(self._nodes, bool)
         if face is not None:
+            lost = self._bring_back(face, positions, displacement)
+            quality = np.where(lost, np.float32(0.0), quality)
             self._learn(face, displacement, positions)
         motion = Motion(
             frame=frame.index,
@@ -173,7 +177,7 @@ class MotionMeter:
             light=match.light,
         )
         positions = self._settle(positions, reference, match.shift)
-        if self._due(frame.time_s, reference):
+        if lost.any() or self._due(frame.time_s, reference):
             self._renew(frame, positions, displacement, reference)
         return motion
 
@@ -302,6 +306,10 @@ class MotionMeter:
         turn = reference.turn + self._params[6:8]
         self._turn_rate = (turn - self._turn) / elapsed if 0.0 < elapsed < HOLE_S else np.zeros(2)
         self._turn = turn
+        if c.forget_turn > 0 and elapsed < HOLE_S:
+            # Little by little, in step with the turn: a step now and then would look like a movement.
+            turned = elapsed * max(0.0, math.hypot(*self._turn_rate.tolist()) - c.still_rate)
+            reference.base *= math.exp(-turned / c.forget_turn)
         if c.depth_s > 0 and elapsed < HOLE_S:
             step = min(1.0, elapsed / c.depth_s)
             learn_depth(self._depth, reference.points3, match.shift, self._params, step, c.depth_limit)
@@ -343,6 +351,21 @@ class MotionMeter:
         error = inverse(self._pose @ self._fitted()) @ seen
         shift = float(np.hypot(error[0, 2], error[1, 2]))
         return shift < self.config.disagree and abs(np.log(face_crop.size(error))) < self.config.disagree
+
+    def _bring_back(self, face: Face, positions: F64, displacement: F64) -> NDArray[np.bool_]:
+        """(14,) the nodes whose patch has wandered off, as the mouth's do when it opens wide: it is far from
+        where the landmark model sees the node. Patch and displacement begin anew there, in place."""
+        seen = face_crop.in_face_frame(self._pose, face.landmarks)[self._point_ids, :2]
+        away = seen[: self._nodes] - positions[: self._nodes]
+        lost = np.hypot(away[:, 0], away[:, 1]) > self.config.lost_node
+        if lost.any():
+            own = np.concatenate([lost, np.zeros(self._pool - self._nodes, bool)])
+            points = np.concatenate([own, np.repeat(lost, (len(positions) - self._pool) // self._nodes)])
+            positions[points] = seen[points]
+            self._point_error[points] = 0.0
+            rest = face_crop.in_face_frame(self._pose @ self._fitted(), face.landmarks)
+            displacement[lost] = (rest - self._rest)[self._node_ids, :2][lost]
+        return lost
 
     def _learn(self, face: Face, displacement: F64, positions: F64) -> None:
         """Average over anchors where the landmark model sees the face and its points."""
@@ -387,8 +410,6 @@ class MotionMeter:
         points3[:, :2] = positions + pull * self._point_error
         self._point_error *= 1 - pull
         turn = self._params[6:8]
-        if self.config.forget_turn > 0:
-            displacement = displacement * math.exp(-math.hypot(*turn.tolist()) / self.config.forget_turn)
         self._own = np.zeros((self._nodes, 2))
         self._refer(frame, points3, mesh, displacement, reference.turn + turn)
 

@@ -76,7 +76,6 @@ class _Candidate:
     score: float
     response: np.ndarray
     noise: np.ndarray
-    stirred: float
     due_s: float = float("-inf")
 
 
@@ -304,7 +303,7 @@ class Spotter:
         follow_noise(self._noise[number], response, min(step, 0.3), c.noise_least, c.noise_most)
         for part, components in COMPONENTS_OF.items():
             score = top_rms(response[components], noise[components], c.top_nodes)
-            self._peak(number, _Candidate(part, centre, half, score, response, noise, stirred))
+            self._peak(number, _Candidate(part, centre, half, score, response, noise))
 
     def _peak(self, number: int, latest: _Candidate) -> None:
         """Open a candidate if the evidence was largest a little before the latest answer."""
@@ -438,19 +437,16 @@ class Spotter:
         if part == "upper" and self._is_blink(curve[around], start + around, strength):
             return "blink"
         evidence = {
-            "score": math.log(min(candidate.score, 12.0) / 3.0),
             "coherence": coherence(times[span], values[span], form, shares, precision),
             "roughness": math.log(math.sqrt(max(error, 0.0) / max(near - 7, 1)) / rise + 0.03),
-            "restless": restless,
             "fall": abs(math.log(max(fall / rise, 0.3))),
             "short": max(0.0, 0.16 - (offset_s - onset_s)),
-            "drift": min(2.0, abs(drift) * (offset_s - onset_s) / rise),
             "noise": math.log(float(np.median(candidate.noise[np.repeat(moved, 2)])) / 0.0005),
             "strength": math.log(strength / 0.01),
             "light": light,
             "symmetry": symmetry(shares, nodes),
             "breadth": breadth(lengths[nodes]),
-            "stirred": math.log(candidate.stirred + 1e-4),
+            "leaked": self._leaked(during, direction) / rise,
         }
         confidence = confidence_of(evidence) if brief else 1.0
         if confidence < 1.0 - self.sensitivity:
@@ -488,6 +484,11 @@ class Spotter:
         curve -= curve.mean()
         curve -= t * float(t @ curve) / float(t @ t)
         return float(np.abs(curve).mean())
+
+    def _leaked(self, frames: np.ndarray, direction: np.ndarray) -> float:
+        """How far, along a movement's direction, what was taken out for the head moved during frames (N,)."""
+        taken = self._values[frames, MEASURED] - self._values[frames, :COMPONENTS]
+        return float(np.ptp(taken @ direction))
 
     def _key(self, time_s: float) -> KeyFrame:
         """The frame nearest to a time."""

@@ -37,19 +37,16 @@ AXES = ("displacement", "talking", "head-angle", "slow", "uninjected", "real", "
 """Of the spotting benchmark: what the confidence is fitted to."""
 
 SIGNS = {
-    "score": 1,
     "coherence": 1,
     "roughness": -1,
-    "restless": -1,
     "fall": -1,
     "short": -1,
-    "drift": -1,
     "light": -1,
     "symmetry": 1,
     "breadth": 1,
-    "stirred": -1,
+    "leaked": -1,
 }
-"""Which way each evidence may point: few clips must not teach that restlessness is a good sign. What is not
+"""Which way each evidence may point: few clips must not teach that roughness is a good sign. What is not
 named may point either way."""
 
 RIDGE = 0.002
