@@ -80,6 +80,7 @@ def figures(**p50: float) -> dict[str, Any]:
     return {
         "machine": {"date": "2026-01-02", "processor": "a processor", "system": "s", "versions": "v"},
         "gpu": "none",
+        "load_average": [0.5, 1.25],
         "core": 1,
         "rounds": 3,
         "base": "base",
@@ -104,7 +105,7 @@ def figures(**p50: float) -> dict[str, Any]:
 def test_the_table_has_every_figure():
     text = table(figures(base=1.0, slow=30.0))
     assert (
-        "| slow | 30.000 | 30.000 | 30.000 | 27.000, 33.000 | 3 | 30.00 (30.00 to 30.00) | about slow |"
+        "| slow | 30.000 | 30.000 | 30.000 | 29.700 | 27.000, 33.000 | 30.00 (30.00 to 30.00) | about slow |"
         in text
     )
     assert "kept on core 1" in text and "exit after it: 2.50 s" in text

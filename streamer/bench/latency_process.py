@@ -149,6 +149,7 @@ def measure(
             gpu_text += f"; TensorRT was not measured ({error})"
         else:
             commands[ON_GPU] = ("-m", "streamer.bench.cold_start", "cuda", config["engine"])
+    load = [_load_average()]
     progress("cold starts")
     times = config["cold_starts"]
     commands = {**commands, **(cold_peers or {})} if times else {}
@@ -173,6 +174,7 @@ def measure(
     finally:
         open_landmarker.close()
         tracker.close()
+    load.append(_load_average())
     # Of processor time: on a busy machine every long call is interrupted and hardly a short one, so the ratio
     # by the clock would flatter the short.
     base = found[BASE]["rounds_processor_p50"]
@@ -181,6 +183,7 @@ def measure(
     return {
         "machine": machine(),
         "gpu": gpu_text,
+        "load_average": load,
         "threads": 1,
         "core": config["core"],
         "rounds": config["rounds"],
@@ -190,6 +193,11 @@ def measure(
         "cold": cold,
         "command_to_first_frame_s": first_frame,
     }
+
+
+def _load_average() -> float:
+    """Of the last minute, 0 where the system does not tell."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
 def main(arguments: list[str]) -> None:

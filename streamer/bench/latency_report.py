@@ -16,20 +16,22 @@ def table(figures: dict[str, Any]) -> str:
         f"Measured on {about['date']}: {about['processor']}; {about['system']}; {about['versions']}.",
         f"GPU: {figures['gpu']}. One thread, {where}. {figures['rounds']} rounds; in each, all were measured",
         "once, in a new order, after some calls unmeasured; no garbage collection meanwhile.",
+        "Load average before and after: {:.1f}, {:.1f}.".format(*figures["load_average"]),
         "Processor time leaves out the waiting for a core that other programs use.",
         "",
         f"One expression, batch 1. The ratio is of processor time, to `{base}`: median of the rounds",
         "(lowest to highest). By the clock it would be higher on a busy machine, where every long call is",
         "interrupted and hardly a short one.",
         "",
-        "| what | p50 ms | p95 ms | p99 ms | processor time p50, p99 ms | calls | ratio | notes |",
+        "| what | p50 ms | p95 ms | p99 ms | fastest round's p50 | processor time p50, p99 ms | ratio | notes |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, found in figures["contenders"].items():
         times = " | ".join(f"{found[q]:.3f}" for q in ("p50", "p95", "p99"))
         spread = "{median:.2f} ({lowest:.2f} to {highest:.2f})".format(**found["ratio"])
+        fastest = min(found["rounds_p50"])
         processor = "{p50:.3f}, {p99:.3f}".format(**found["processor"])
-        lines.append(f"| {name} | {times} | {processor} | {found['calls']} | {spread} | {found['about']} |")
+        lines.append(f"| {name} | {times} | {fastest:.3f} | {processor} | {spread} | {found['about']} |")
     if figures["cold"]:
         lines += [
             "",
