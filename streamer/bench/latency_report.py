@@ -23,7 +23,7 @@ def table(figures: dict[str, Any]) -> str:
         "(lowest to highest). By the clock it would be higher on a busy machine, where every long call is",
         "interrupted and hardly a short one.",
         "",
-        "| what | p50 ms | p95 ms | p99 ms | fastest round's p50 | processor time p50, p99 ms | ratio | notes |",
+        "| what | p50 ms | p95 ms | p99 ms | fastest round p50 | processor p50, p99 ms | ratio | notes |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, found in figures["contenders"].items():
