@@ -52,9 +52,12 @@ def symmetry(shares: np.ndarray, nodes: slice) -> float:
     return float((field * mirrored)[nodes].sum() / max((field[nodes] ** 2).sum(), 1e-12))
 
 
-def shrink(times: np.ndarray, values: np.ndarray, form: np.ndarray, shares: np.ndarray) -> None:
-    """Shrink each node's share (28,) by its own standard error, in place: Wiener's factor 1 - error^2 /
-    share^2. A node that does something else meanwhile has a large error, and no part in the event."""
+def shrink(times: np.ndarray, values: np.ndarray, form: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Shrink each node's share (28,) by its own standard error, in place; (14,) the factors, 0..1.
+
+    Wiener's factor 1 - error^2 / share^2. A node that does something else meanwhile has a large error, and
+    no part in the event.
+    """
     t = times - times.mean()
 
     def detrended(v: np.ndarray) -> np.ndarray:
@@ -67,6 +70,7 @@ def shrink(times: np.ndarray, values: np.ndarray, form: np.ndarray, shares: np.n
     power = (shares.reshape(-1, 2) ** 2).sum(1)
     factor = np.clip(1.0 - errors.reshape(-1, 2).sum(1) / np.maximum(power, 1e-12), 0.0, 1.0)
     shares *= np.repeat(factor, 2)
+    return factor
 
 
 def coherence(

@@ -54,6 +54,8 @@ MOUTH = 10
 """Nodes 10..13 are the mouth: those that speech moves."""
 HEAD = 6
 MEASURED = slice(COMPONENTS, 2 * COMPONENTS)
+SURE = 0.9
+"""Factor of `streamer.confidence.shrink` beyond which a node of the other part counts for the strength."""
 CAPACITY = 4096
 """Frames kept, half of them at least: 8 s, the longest that is looked back, at up to 250 frames a second."""
 
@@ -412,7 +414,7 @@ class Spotter:
         shares = np.empty(COMPONENTS)
         if not amplitudes(times[span], values[span], form, shares):
             return "noise"
-        shrink(times[span], values[span], form, shares)
+        sure = shrink(times[span], values[span], form, shares)
         lengths = np.empty(NODE_COUNT)
         node_lengths(shares, lengths)
         strength = float(lengths[nodes].max())
@@ -461,7 +463,7 @@ class Spotter:
             apex=self._key(apex_s),
             offset=self._key(offset_s),
             nodes=np.stack([rest, rest + change, rest + residual * change]).astype(np.float32),
-            strength=strength,
+            strength=max(strength, float(lengths[sure > SURE].max(initial=0.0))),
             snr=float(max(rise, fall) * np.sqrt(power)),
             confidence=confidence,
             evidence=evidence,

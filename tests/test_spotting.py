@@ -75,6 +75,16 @@ def test_one_expression_is_found_at_any_frame_rate(fps, jitter, units):
     np.testing.assert_allclose(event.nodes[0], TEMPLATE_NODES, atol=1e-6)
 
 
+@pytest.mark.parametrize("larger", ["AU1", "AU12"])
+def test_the_strength_is_that_of_the_whole_face(larger):
+    """Whichever part of the face the expression was found in."""
+    smaller = {"AU1": "AU12", "AU12": "AU1"}[larger]
+    field = _field({larger: 1.0}, 0.015) + _field({smaller: 1.0}, 0.006)
+    found, _ = _spot(_times(30, 6), lambda t: field * profile(t, 4.0, 4.18, 4.38))
+    assert [event.kind for event in found] == ["micro"]
+    assert found[0].strength == pytest.approx(np.hypot(*field.T).max(), rel=0.15)
+
+
 def test_the_decision_comes_soon_after_the_offset():
     field = _field(SMILE, 0.015)
     times = _times(30, 6)
