@@ -300,7 +300,7 @@ def run(config: Config) -> int:
     """
     sinks = open_sinks(config)
     try:
-        engine = load_engine(config.engine, config.device)
+        engine = load_engine(config.engine, config.device, node_set="gm14")
         tracker = MediaPipeTracker(find_landmarker(config.landmarker), config.tracking)
         try:
             warm_up(config, engine)

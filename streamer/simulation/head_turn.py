@@ -269,7 +269,7 @@ def measure_head_turn(
     """
     config = config or Config()
     head = TurningHead(portrait, turn)
-    engine = load_engine(config.engine, config.device)
+    engine = load_engine(config.engine, config.device, node_set="gm14")
     tracker = MediaPipeTracker(find_landmarker(landmarker), config.tracking)
     motions: list[Motion] = []
     events = 0
