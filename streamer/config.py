@@ -244,7 +244,7 @@ class Config:
     csv: Path | None = None
     """Write micro- and macro-expressions to this CSV file."""
     engine: str = "gtsgn-simulated"
-    """Engine name (a folder of engines/), a path to one, or "auto": the default, on the GPU if there is one."""
+    """Engine name (a folder of engines/), a path to one, or "auto": the default, on a GPU if there is one."""
     sensitivity: Share = 0.5
     """Micro-expressions of a confidence of at least 1 - this are reported; a higher one finds more, right and
     wrong."""
