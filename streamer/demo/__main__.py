@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import sys
 from collections.abc import Sequence
 
@@ -12,6 +13,10 @@ from streamer.demo.settings import DemoConfig, check
 from streamer.errors import EngineError, StreamerError, UsageError
 
 log = logging.getLogger(__name__)
+
+SWITCH_S = 0.001
+"""How long a session's thread keeps Python's lock while others want it: with the usual 5 ms, four sessions and
+the network wait for each other longer than they work."""
 
 OWN_MACHINE = ("127.0.0.1", "localhost", "::1")
 
@@ -45,6 +50,7 @@ def _serve(config: DemoConfig) -> int:
     from streamer.landmarker_model import find_landmarker
     from streamer.pipeline import warm_up
 
+    sys.setswitchinterval(SWITCH_S)
     landmarker = find_landmarker(config.landmarker)
     engine = load_engine(config.engine, "cpu")
     warm_up(Config(), engine)  # kernels are compiled before the first visitor
@@ -69,6 +75,9 @@ def _serve(config: DemoConfig) -> int:
     )
     try:
         sockets = [server.config.bind_socket()]
+        # Else an answer waits for the browser's acknowledgement, which comes with its next frame.
+        sockets[0].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sockets[0].listen()  # who comes before the server is ready waits
     except SystemExit:
         raise UsageError(
             f"--host {config.host} --port {config.port} cannot be used: another program may have the port; "

@@ -4,9 +4,9 @@ A clip of a stranger is decoded here and nowhere else: a decoder that crashes or
 process with it and not the server, and at its end everything is freed. It finds what the command line finds:
 the same source, the same recogniser, the same outputs.
 
-Standard input: the `Job` as one JSON line. Standard output: lines of JSON, `{"frames": n, "of": m}` as it
-goes on, `{"error": "..."}` where the clip cannot be used. Files that it leaves in the folder: annotated.mp4,
-events.jsonl, events.csv, result.json (for the page) and report.html.
+Standard input: the `Job` as one JSON line; when it is closed, the process ends. Standard output: lines of
+JSON, `{"frames": n, "of": m}` as it goes on, `{"error": "..."}` where the clip cannot be used. Files that it
+leaves in the folder: annotated.mp4, events.jsonl, events.csv, result.json (for the page) and report.html.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -74,6 +75,7 @@ def main() -> int:
     """Work on the clip of standard input; returns the exit code: 0, or 1 after an error was reported."""
     job = Job(**json.loads(sys.stdin.readline()))
     _limit_this_process()
+    threading.Thread(target=_end_with_the_server, daemon=True).start()
     try:
         _work(job)
     except StreamerError as error:
@@ -84,6 +86,13 @@ def main() -> int:
         _say({"error": "the clip needs too much memory: cut or scale it down first"})
         return 1
     return 0
+
+
+def _end_with_the_server() -> None:
+    """However the server ends, standard input ends with it, and nobody is there to want the result."""
+    while os.read(0, 1):  # not sys.stdin, whose lock this thread would hold at the exit
+        pass
+    os._exit(1)
 
 
 def _limit_this_process() -> None:

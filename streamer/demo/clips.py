@@ -37,6 +37,7 @@ FILES = {
 """What may be fetched of a finished clip, and of which type it is."""
 
 MEMORY = Path("/dev/shm")
+PREFIX = "gtsgn-demo-"
 TICK_S = 5.0
 
 
@@ -79,7 +80,9 @@ class Clips:
         self._models, self._limits = models, limits
         self._clips: dict[str, Clip] = {}
         self._turns = asyncio.Semaphore(limits.clips_running)
-        self._root = Path(tempfile.mkdtemp(prefix="gtsgn-demo-", dir=_place(limits)))
+        place = _place(limits)
+        _remove_left_behind(place)
+        self._root = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=place))
         self._sweeper = asyncio.create_task(self._sweep())
 
     def __len__(self) -> int:
@@ -241,8 +244,7 @@ async def _follow(process: asyncio.subprocess.Process, job: Job, clip: Clip) -> 
     """Give the worker its job and take note of what it says, until it ends."""
     assert process.stdin is not None and process.stdout is not None
     process.stdin.write(job.line())
-    await process.stdin.drain()
-    process.stdin.close()
+    await process.stdin.drain()  # and stays open: the worker ends when it is closed
     async for line in process.stdout:
         try:
             said = json.loads(line)
@@ -253,6 +255,19 @@ async def _follow(process: asyncio.subprocess.Process, job: Job, clip: Clip) -> 
             message = said["error"]
             clip.error = message[:1].upper() + message[1:] + "."
     await process.wait()
+
+
+def _remove_left_behind(place: Path) -> None:
+    """Delete the clips of servers that were killed before they could."""
+    for folder in place.glob(f"{PREFIX}*-*"):
+        number = folder.name.removeprefix(PREFIX).partition("-")[0]
+        try:
+            if number.isdigit() and folder.stat().st_uid == os.getuid():
+                os.kill(int(number), 0)
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+        except OSError:  # it went meanwhile, or its server is somebody else's
+            continue
 
 
 def _place(limits: Limits) -> Path:

@@ -84,8 +84,8 @@ def measure(config: MeasureConfig) -> dict[str, Any]:
     program = shutil.which(config.chromium)
     if program is None:
         raise UsageError(f"{config.chromium} is not installed: apt-get install chromium")
-    expected, clip_s = _command_line()
-    with tempfile.TemporaryDirectory() as folder, _Server() as server, sync_playwright() as playwright:
+    expected, clip_s = command_line()
+    with tempfile.TemporaryDirectory() as folder, Server() as server, sync_playwright() as playwright:
         camera = _camera_file(Path(folder) / "camera.mjpeg")
         flags = [
             *(["--no-sandbox"] if os.name == "posix" and os.geteuid() == 0 else []),
@@ -113,7 +113,7 @@ def measure(config: MeasureConfig) -> dict[str, Any]:
     return figures
 
 
-def _command_line() -> tuple[list[dict[str, Any]], float]:
+def command_line() -> tuple[list[dict[str, Any]], float]:
     """The expressions that the command line finds in the sample, and the sample's length in seconds."""
     command = [sys.executable, "-m", "streamer", "--source", "sample", "--events", "-"]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
@@ -131,10 +131,10 @@ def _camera_file(path: Path) -> Path:
     return path
 
 
-class _Server:
+class Server:
     """The demo, in a process of its own, on a free port."""
 
-    def __enter__(self) -> _Server:
+    def __enter__(self) -> Server:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -189,12 +189,12 @@ _STATE = """() => {
 
 
 def _watch(
-    pages: list[Any], server: _Server, seconds: float, expected: list[dict[str, Any]], clip_s: float
+    pages: list[Any], server: Server, seconds: float, expected: list[dict[str, Any]], clip_s: float
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """How many cores were used, what each page has seen after so many seconds, and how it was by minute."""
     time.sleep(3)  # the first frames meet cold caches
     begun = last = time.monotonic()
-    cpu_s = _cpu_seconds(server.pid), _cpu_seconds(os.getpid())
+    cpu_s = cpu_seconds(server.pid), cpu_seconds(os.getpid())
     states = [page.evaluate(_STATE) for page in pages]
     first = states
     latencies: list[list[float]] = [[] for _ in pages]
@@ -206,7 +206,7 @@ def _watch(
         for i, state in enumerate(states):
             latencies[i] += state["latencies"]
             rate = (state["answers"] - before[i]["answers"]) / (now - last)
-            p50, p95 = _percentiles(state["latencies"])
+            p50, p95 = percentiles(state["latencies"])
             minute = (now - begun) / 60
             minutes[i].append(
                 tuple(
@@ -215,12 +215,12 @@ def _watch(
                 )
             )
         last = now
-    server_s = _cpu_seconds(server.pid) - cpu_s[0]
-    browser_s = _cpu_seconds(os.getpid()) - cpu_s[1] - server_s
+    server_s = cpu_seconds(server.pid) - cpu_s[0]
+    browser_s = cpu_seconds(os.getpid()) - cpu_s[1] - server_s
     cores = {"server": round(server_s / (last - begun), 2), "browsers": round(browser_s / (last - begun), 2)}
     results = []
     for i, state in enumerate(states):
-        p50, p95 = _percentiles(latencies[i])
+        p50, p95 = percentiles(latencies[i])
         results.append(
             {
                 "frames_s": round((state["answers"] - first[i]["answers"]) / (last - begun), 2),
@@ -235,7 +235,7 @@ def _watch(
     return cores, results
 
 
-def _cpu_seconds(root: int) -> float:
+def cpu_seconds(root: int) -> float:
     """Processor time of a process and all its descendants that are alive."""
     ticks, parents = {}, {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -251,7 +251,8 @@ def _cpu_seconds(root: int) -> float:
     return sum(ticks.get(pid, 0) for pid in family) / os.sysconf("SC_CLK_TCK")
 
 
-def _percentiles(values: list[float]) -> tuple[float, float]:
+def percentiles(values: list[float]) -> tuple[float, float]:
+    """Median and 95th percentile; NaN of less than two values."""
     if len(values) < 2:
         return float("nan"), float("nan")
     return statistics.median(values), statistics.quantiles(values, n=20)[-1]
@@ -271,8 +272,14 @@ def compare(
     micro = [event for event in found if event["type"] == "micro_expression"]
     apexes = np.array([event["apex"]["time_s"] for event in micro])
     clip_apexes = np.array([event["apex"]["time_s"] for event in expected])
-    starts = [apex - e for apex in apexes[apexes < clip_s] for e in clip_apexes]
-    base = max(starts, key=lambda start: len(_pairs(clip_apexes + start, apexes)), default=0.0)
+    starts = [float(apex - e) for apex in apexes[apexes < clip_s] for e in clip_apexes]
+    twice = np.concatenate([clip_apexes, clip_apexes + clip_s])
+
+    def agreement(start: float) -> tuple[int, float]:
+        pairs = _pairs(twice + start, apexes)
+        return len(pairs), -sum(abs(twice[i] + start - apexes[j]) for i, j in pairs)
+
+    base = max(starts, key=agreement, default=0.0)
     due = hit = near = 0
     paces = []
     while base < streamed_s:

@@ -29,6 +29,10 @@ export async function openCamera(id, size) {
         "page that way, or have its server started with --tls-cert and --tls-key.",
     );
   }
+  const able = "MediaStreamTrackProcessor" in window || "requestVideoFrameCallback" in HTMLVideoElement.prototype;
+  if (!able || !window.OffscreenCanvas?.prototype.convertToBlob) {
+    throw new CameraError("This browser is too old to give every frame with its time: use a current Chrome, Edge, Firefox or Safari.");
+  }
   const [width, height] = size.split("x").map(Number);
   const video = { width: { ideal: width }, height: { ideal: height }, frameRate: { ideal: 30, max: 60 } };
   if (id) video.deviceId = { exact: id };

@@ -33,6 +33,9 @@ class ClipPage {
     press.cancel.onclick = () => this.cancel();
     set.sensitivity.oninput = () => (show.sensitivity.textContent = Number(set.sensitivity.value).toFixed(2));
     set.speed.onchange = () => (this.video.playbackRate = Number(set.speed.value));
+    press.play.onclick = this.video.onclick = () => (this.video.paused ? this.video.play() : this.video.pause());
+    this.video.onplay = () => (press.play.textContent = "Pause");
+    this.video.onpause = () => (press.play.textContent = "Play");
     press.back.onclick = () => this.step(-1);
     press.forward.onclick = () => this.step(1);
     press.previous.onclick = () => this.neighbour(-1);
