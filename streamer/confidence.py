@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from streamer.errors import EngineError
+
 NODE_COUNT = 14
 MIRROR = np.array([5, 4, 3, 2, 1, 0, 6, 7, 9, 8, 12, 11, 10, 13])
 """The node on the other side of the face."""
@@ -17,11 +19,40 @@ ERROR_MEMORY = 4.0
 WEIGHTS = Path(__file__).parent / "data" / "confidence.json"
 
 
+EVIDENCE = (
+    "coherence",
+    "roughness",
+    "fall",
+    "short",
+    "noise",
+    "strength",
+    "light",
+    "symmetry",
+    "breadth",
+    "leaked",
+)
+"""What `confidence_of` goes by."""
+CERTAIN = 50.0
+"""Largest logit in either direction: beyond it nothing changes but the danger of an overflow."""
+
+
 @cache
 def weights() -> dict[str, float]:
     """Of `confidence_of`, by name of the evidence, and "constant". `python -m streamer.bench calibrate` fits
-    them to clips of known truth and says what they keep (docs/signal.md)."""
-    return {name: float(weight) for name, weight in json.loads(WEIGHTS.read_text())["weights"].items()}
+    them to clips of known truth and says what they keep (docs/signal.md).
+
+    Raises:
+        EngineError: the file is missing or damaged.
+    """
+    try:
+        known = {
+            str(k): float(v) for k, v in json.loads(WEIGHTS.read_text(encoding="utf-8"))["weights"].items()
+        }
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise EngineError(f"{WEIGHTS} is missing or damaged: install the program again") from error
+    if set(known) != {"constant", *EVIDENCE} or not all(map(math.isfinite, known.values())):
+        raise EngineError(f"{WEIGHTS} does not hold a number for each of constant, {', '.join(EVIDENCE)}")
+    return known
 
 
 def confidence_of(evidence: dict[str, float]) -> float:
@@ -34,7 +65,7 @@ def confidence_of(evidence: dict[str, float]) -> float:
     """
     known = weights()
     logit = known["constant"] + sum(known[name] * value for name, value in evidence.items())
-    return 1.0 / (1.0 + math.exp(-logit))
+    return 1.0 / (1.0 + math.exp(-min(max(logit, -CERTAIN), CERTAIN)))
 
 
 def breadth(lengths: np.ndarray) -> float:

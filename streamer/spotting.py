@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from streamer.confidence import breadth, coherence, confidence_of, shrink, symmetry
+from streamer.confidence import breadth, coherence, confidence_of, shrink, symmetry, weights
 from streamer.config import SpottingConfig
 from streamer.kernels.leak import learn_leak, predict_leak
 from streamer.kernels.registration import TERMS, head_basis
@@ -88,10 +88,14 @@ class Spotter:
         config: settings.
         sensitivity: 0..1: micro-expressions of a confidence of at least 1 - sensitivity are reported.
 
+    Raises:
+        EngineError: the weights of the confidence are missing or damaged.
+
     rejected: how many candidates were turned down, by cause.
     """
 
     def __init__(self, config: SpottingConfig, sensitivity: float = 0.5) -> None:
+        weights()  # now, not at the first event
         self.config = config
         self.sensitivity = sensitivity
         self.rejected: Counter[str] = Counter()

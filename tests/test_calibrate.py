@@ -13,9 +13,11 @@ from streamer.bench.__main__ import main
 from streamer.bench.calibrate import Row, fit, left_out, probabilities, rows_of
 from streamer.bench.clips import Encoding, RenderedClip
 from streamer.bench.plan import Job
-from streamer.errors import StreamerError
+from streamer.config import SpottingConfig
+from streamer.errors import EngineError, StreamerError
 from streamer.messages import KeyFrame, KeyFrames
 from streamer.simulation.render import Clip, Injection
+from streamer.spotting import Spotter
 
 
 def _event(onset_s: float, offset_s: float) -> KeyFrames:
@@ -48,14 +50,14 @@ def test_a_candidate_is_true_false_or_neither():
 
 
 def _rows(count: int = 400) -> list[Row]:
-    """True ones are more coherent, and, by the accident of these clips, more restless."""
+    """True ones are more coherent, and, by the accident of these clips, rougher."""
     random = np.random.default_rng(2)
     rows = []
     for k in range(count):
         found = bool(k % 2)
         evidence = {
             "coherence": 0.4 + 0.4 * found + random.normal(0, 0.1),
-            "restless": 0.1 + 0.1 * found + random.normal(0, 0.1),
+            "roughness": 0.1 + 0.1 * found + random.normal(0, 0.1),
             "strength": random.normal(0, 1),
         }
         rows.append(Row(f"face {k % 3}", evidence, found))
@@ -66,7 +68,7 @@ def test_the_fit_separates_and_no_sign_turns():
     rows = _rows()
     weights = fit(rows)
     assert weights["coherence"] > 5
-    assert weights["restless"] == 0.0
+    assert weights["roughness"] == 0.0
     judged, true = probabilities(rows, weights), np.array([row.found for row in rows])
     assert judged[true].mean() > 0.9 > 0.1 > judged[~true].mean()
     assert abs(left_out(rows) - judged).max() < 0.2
@@ -77,15 +79,33 @@ def test_one_kind_of_candidate_is_not_enough():
         fit([row for row in _rows(20) if row.found])
 
 
-def test_the_live_program_reads_what_is_written(tmp_path, monkeypatch):
+@pytest.fixture
+def weights_file(tmp_path, monkeypatch):
+    """The file of weights, to be written by the test."""
     path = tmp_path / "confidence.json"
-    path.write_text(json.dumps({"weights": {"constant": 1.0, "score": 2.0}}))
     monkeypatch.setattr(confidence, "WEIGHTS", path)
     confidence.weights.cache_clear()
-    try:
-        assert confidence.confidence_of({"score": -0.5}) == pytest.approx(0.5)
-    finally:
-        confidence.weights.cache_clear()
+    yield path
+    confidence.weights.cache_clear()
+
+
+def test_the_live_program_reads_what_is_written(weights_file):
+    known = dict.fromkeys(confidence.EVIDENCE, 0.0) | {"constant": 1.0, "coherence": 2.0}
+    weights_file.write_text(json.dumps({"weights": known}))
+    assert confidence.confidence_of({"coherence": -0.5}) == pytest.approx(0.5)
+    assert confidence.confidence_of({"coherence": 1e6}) == pytest.approx(1.0)
+    assert confidence.confidence_of({"coherence": -1e6}) == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, "", "[]", '{"weights": 3}', '{"weights": {"constant": "x"}}', '{"weights": {"constant": 1.0}}'],
+)
+def test_damaged_weights_are_told_at_the_start(weights_file, content):
+    if content is not None:
+        weights_file.write_text(content)
+    with pytest.raises(EngineError, match=r"confidence\.json"):
+        Spotter(SpottingConfig())
 
 
 def test_a_run_from_end_to_end(monkeypatch, tmp_path, landmarker, capsys):
