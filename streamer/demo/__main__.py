@@ -14,10 +14,6 @@ from streamer.errors import EngineError, StreamerError, UsageError
 
 log = logging.getLogger(__name__)
 
-SWITCH_S = 0.001
-"""How long a session's thread keeps Python's lock while others want it: with the usual 5 ms, four sessions and
-the network wait for each other longer than they work."""
-
 OWN_MACHINE = ("127.0.0.1", "localhost", "::1")
 
 
@@ -50,7 +46,6 @@ def _serve(config: DemoConfig) -> int:
     from streamer.landmarker_model import find_landmarker
     from streamer.pipeline import warm_up
 
-    sys.setswitchinterval(SWITCH_S)
     landmarker = find_landmarker(config.landmarker)
     engine = load_engine(config.engine, "cpu")
     warm_up(Config(), engine)  # kernels are compiled before the first visitor

@@ -17,7 +17,7 @@ from typing import Any
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from streamer.demo.live import LiveSession, Models
-from streamer.demo.outbox import Outbox, OutboxFull
+from streamer.demo.outbox import Outbox, OutboxFull, end_tasks
 from streamer.demo.packets import PacketError, read_packet
 from streamer.demo.settings import Limits
 
@@ -95,14 +95,11 @@ class LiveSockets:
                 await sending
         except _End as end:
             session.abandon()
-            sending.cancel()
-            await asyncio.gather(sending, return_exceptions=True)
+            await end_tasks(sending)
             await _send_error(socket, end.code, str(end))
         finally:
             session.abandon()
-            for task in (sending, receiving):
-                task.cancel()
-            await asyncio.gather(sending, receiving, return_exceptions=True)
+            await end_tasks(sending, receiving)
 
     async def _receive_all(self, socket: WebSocket, session: LiveSession) -> str:
         """Take the browser's messages until it stops; returns why."""

@@ -8,6 +8,16 @@ from collections import deque
 from typing import Any
 
 
+async def end_tasks(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks and wait until they have ended; what they raise is of no interest any more."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)  # not gather: cancelled itself, it would hide who cancelled it
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()
+
+
 class OutboxFull(Exception):
     """The browser has not read for so long that it is given up."""
 

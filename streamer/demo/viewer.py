@@ -15,7 +15,7 @@ import cv2
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from streamer.config import Config
-from streamer.demo.outbox import Outbox, OutboxFull
+from streamer.demo.outbox import Outbox, OutboxFull, end_tasks
 from streamer.demo.results import event_form, stream_ended
 from streamer.demo.thumbnails import Thumbnails
 from streamer.engine import load_engine
@@ -85,9 +85,7 @@ class ServerCamera:
             with self._lock:
                 if outbox in self._viewers:
                     self._viewers.remove(outbox)
-            for task in (leaving, sending):
-                task.cancel()
-            await asyncio.gather(leaving, sending, return_exceptions=True)
+            await end_tasks(leaving, sending)
 
     # Below: the camera's thread.
 

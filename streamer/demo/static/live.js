@@ -173,6 +173,8 @@ class Live {
     if (message.type === "motion") this.onMotion(message);
     else if (message.type === "event") this.onEvent(message.event);
     else if (message.type === "ready") this.onReady(message);
+    // Coming back, the place that is taken may be this page's own, which the server has not missed yet.
+    else if (message.type === "error" && message.code === "full" && this.attempt) this.onLost("The server has no place yet.");
     else if (message.type === "error") {
       this.refused = true;
       this.fail(message.message);
