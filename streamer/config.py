@@ -97,6 +97,8 @@ class MotionConfig:
     """Distance of a node's patch from where the landmark model sees the node (IOD) at which it is lost."""
     astray: Positive = 0.04
     """Movement of a point against the head (IOD) beyond which its match is not the next one's start."""
+    forget_s: Positive = 20.0
+    """Time in which a displacement, and a correction of depth, is forgotten: nothing may drift off."""
     still_rate: float = 0.1
     """Speed of a turn (1 / s, about radians) up to which the head holds still."""
     forget_turn: float = 0.5
@@ -197,7 +199,7 @@ class SpottingConfig:
     """Time over which the mouth's speed is taken."""
     speech_motion: float = 0.004
     """Motion of a mouth node in that time (IOD) that counts as activity."""
-    speech: Share = 0.3
+    speech: Share = 0.25
     """Share of mouth activity before the onset that makes a movement of the mouth speech."""
     leak_s: Positive = 2.0
     """Time over which is learned what the head's motion leaves in the displacement."""

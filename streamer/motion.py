@@ -72,6 +72,8 @@ inside of the lips or at the edge of the face."""
 FIT_ROUNDS = 6
 """Reweighting rounds of the head fit: four to narrow its idea of an outlier, two to settle."""
 
+MOST_DEPTH = 0.3
+"""Largest correction of a point's depth, IOD."""
 HOLE_S = 0.2
 """After a longer hole between two frames nothing is learned about depth."""
 
@@ -306,6 +308,8 @@ class MotionMeter:
         turn = reference.turn + self._params[6:8]
         self._turn_rate = (turn - self._turn) / elapsed if 0.0 < elapsed < HOLE_S else np.zeros(2)
         self._turn = turn
+        if elapsed < HOLE_S:
+            reference.base *= math.exp(-elapsed / c.forget_s)
         if c.forget_turn > 0 and elapsed < HOLE_S:
             # Little by little, in step with the turn: a step now and then would look like a movement.
             turned = elapsed * max(0.0, math.hypot(*self._turn_rate.tolist()) - c.still_rate)
@@ -313,6 +317,9 @@ class MotionMeter:
         if c.depth_s > 0 and elapsed < HOLE_S:
             step = min(1.0, elapsed / c.depth_s)
             learn_depth(self._depth, reference.points3, match.shift, self._params, step, c.depth_limit)
+            # What a turn does not determine (depth against angle) must not wander off.
+            self._depth *= math.exp(-elapsed / c.forget_s)
+            np.clip(self._depth, -MOST_DEPTH, MOST_DEPTH, out=self._depth)
             reference.points3[:, 2] = reference.mesh[self._point_ids, 2] + self._depth
 
     # -- anchors and references --------------------------------------------------------------------

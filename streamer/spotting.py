@@ -65,7 +65,7 @@ def _components(half_s: float) -> slice:
     return slice(0, COMPONENTS) if 2 * half_s <= MICRO_S else MEASURED
 
 
-@dataclass
+@dataclass(eq=False)
 class _Candidate:
     """A local maximum of the evidence in one part of the face: response (28,) and noise (28,), IOD.
 
@@ -134,11 +134,15 @@ class Spotter:
 
     def update(self, motion: Motion) -> list[KeyFrames]:
         """Take one frame's motion; return the events that it completes, oldest first."""
+        longest_s = max(self.config.gap_s, 1.5 * self._interval_s) + 1e-6
         if motion.segment != self._segment or (
-            self._count and not 0 < motion.time_s - self._times[self._count - 1] <= self.config.gap_s
+            self._count and not 0 < motion.time_s - self._times[self._count - 1] <= longest_s
         ):
             self.reset()
             self._segment = motion.segment
+        if not np.isfinite(motion.displacement).all() or not np.isfinite(motion.head).all():
+            self.reset()
+            return []
         self._append(motion)
         for number, half in enumerate(self._halves):
             # A long filter answers nearly the same from frame to frame.
@@ -273,7 +277,7 @@ class Spotter:
         """
         if not i:
             return 0.0
-        j = min(int(self._times[:i].searchsorted(self._times[i] - self.config.speech_lag_s)), i - 1)
+        j = min(int(self._times[:i].searchsorted(self._times[i] - self.config.speech_lag_s + 1e-6)), i - 1)
         moved = self._values[i, 2 * MOUTH : COMPONENTS] - self._values[j, 2 * MOUTH : COMPONENTS]
         active = float((moved.reshape(-1, 2) ** 2).sum(1).max()) > self.config.speech_motion**2
         share = min(1.0, (self._times[i] - self._times[i - 1]) / self.config.speech_s)
@@ -422,8 +426,10 @@ class Spotter:
         lengths = np.empty(NODE_COUNT)
         node_lengths(shares, lengths)
         strength = float(lengths[nodes].max())
-        if strength < c.least_strength:
+        if strength < max(c.least_strength, 1e-6):
             return "too small"
+        in_part = strength
+        strength = max(strength, float(lengths[sure > SURE].max(initial=0.0)))
         if strength > (c.most_strength if brief else c.most_strength_slow):
             return "too large"
         during = np.flatnonzero(span) + start
@@ -438,9 +444,9 @@ class Spotter:
             return "head"
         before_onset = max(0, int(np.searchsorted(self._times[: self._count], onset_s)) - 1)
         speech = float(self._speech[before_onset])
-        if part == "lower" and lengths[MOUTH:].max() == strength and speech > c.speech:
+        if part == "lower" and lengths[MOUTH:].max() == in_part and speech > c.speech:
             return "speech"
-        if part == "upper" and self._is_blink(curve[around], start + around, strength):
+        if part == "upper" and self._is_blink(curve[around], start + around, in_part):
             return "blink"
         evidence = {
             "coherence": coherence(times[span], values[span], form, shares, precision),
@@ -448,14 +454,14 @@ class Spotter:
             "fall": abs(math.log(max(fall / rise, 0.3))),
             "short": max(0.0, 0.16 - (offset_s - onset_s)),
             "noise": math.log(float(np.median(candidate.noise[np.repeat(moved, 2)])) / 0.0005),
-            "strength": math.log(strength / 0.01),
+            "strength": math.log(in_part / 0.01),
             "light": light,
             "symmetry": symmetry(shares, nodes),
             "breadth": breadth(lengths[nodes]),
             "leaked": self._leaked(during, direction) / rise,
         }
         confidence = confidence_of(evidence) if brief else 1.0
-        if confidence < 1.0 - self.sensitivity:
+        if not confidence >= 1.0 - self.sensitivity:
             return "unsure"
 
         rest = motion.nodes.astype(np.float64)
@@ -467,7 +473,7 @@ class Spotter:
             apex=self._key(apex_s),
             offset=self._key(offset_s),
             nodes=np.stack([rest, rest + change, rest + residual * change]).astype(np.float32),
-            strength=max(strength, float(lengths[sure > SURE].max(initial=0.0))),
+            strength=strength,
             snr=float(max(rise, fall) * np.sqrt(power)),
             confidence=confidence,
             evidence=evidence,
@@ -529,7 +535,7 @@ class Spotter:
         return float((np.abs(moved @ light) / size).max(initial=0.0))
 
     def _is_blink(self, curve: np.ndarray, frames: np.ndarray, strength: float) -> bool:
-        """Whether an eye shut in step with a movement of the upper face; see `_is_light`."""
+        """Whether an eye shut in step with a movement of the upper face; see `_light_likeness`."""
         c = self.config
         closure = self._eyes[frames].max(1)
         if closure.max() < c.blink or strength > c.blink_strength:

@@ -303,9 +303,10 @@ def test_csv_has_a_header_and_a_row_for_each_expression(tmp_path):
         "duration_ms": "200.0",
         "label": "III",
         "name": "anger",
-        "confidence": "0.8765",
+        "label_probability": "0.8765",
         "action_units": "AU4+AU7",
         "strength_iod": "0.01634",
+        "confidence": "0.8765",
         "latency_ms": "66.7",
     }
     assert rows[1]["label"] == rows[1]["confidence"] == rows[1]["action_units"] == ""

@@ -276,6 +276,29 @@ def test_a_node_that_was_lost_begins_anew_without_a_movement():
     assert np.ptp(spotter._values[: spotter._count, 2 * 13]) < 0.01
 
 
+def test_ten_frames_a_second_are_watched():
+    """Their interval is that of a gap, but for rounding."""
+    found, _ = _spot(np.arange(80) / 10, lambda t: _field(SMILE, 0.015) * profile(t, 4.0, 4.25, 4.5))
+    assert len(found) == 1
+
+
+def test_what_is_no_number_empties_the_window():
+    spotter = Spotter(SpottingConfig(), sensitivity=1.0)
+    for i, time_s in enumerate(_times(30, 6)):
+        moved = np.full((14, 2), np.nan) if i == 60 else np.zeros((14, 2))
+        assert spotter.update(_motion(i, time_s, moved)) == []
+    assert np.isfinite(spotter._values[: spotter._count]).all()
+    assert spotter._count == 180 - 61
+
+
+def test_a_movement_too_large_anywhere_is_no_micro_expression():
+    """Found in the mouth, where it is small: the brow moves too far."""
+    field = _field({"AU1": 1.0, "AU2": 1.0}, 0.15) + _field(SMILE, 0.02)
+    found, spotter = _spot(_times(30, 8), lambda t: field * profile(t, 4.0, 4.18, 4.38), sensitivity=1.0)
+    assert [event for event in found if event.kind == "micro"] == []
+    assert spotter.rejected["too large"] >= 1
+
+
 def test_a_gap_or_a_new_segment_empties_the_window():
     """A step across a hole must not look like a rise; nor may two segments be compared."""
     spotter = Spotter(SpottingConfig())

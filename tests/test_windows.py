@@ -27,6 +27,11 @@ def test_the_matched_filter_is_least_squares(samples, centre_s, half_s):
     assert gain == pytest.approx(np.linalg.norm(weights))
 
 
+def test_no_more_nodes_count_than_there_are():
+    response, noise = np.ones(4), np.ones(4)
+    assert windows.top_rms(response, noise, 30) == pytest.approx(1.0)
+
+
 def test_the_matched_filter_cancels_drift_and_finds_a_bump(samples):
     times, _ = samples
     out = np.empty(2)

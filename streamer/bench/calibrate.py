@@ -195,6 +195,8 @@ def calibrate(config: CalibrateConfig) -> str:
     """
     if config.seed < 0:
         raise UsageError(f"--seed is {config.seed}: give 0 or more")
+    if config.out is not None and not config.out.parent.is_dir():
+        raise UsageError(f"--out {config.out}: there is no folder {config.out.parent}")
     from tqdm import tqdm
 
     footage = footage_of(SpottingBenchConfig(source=config.source))

@@ -35,7 +35,7 @@ from streamer.bench.endurance import (
 )
 from streamer.config import Config
 from streamer.engine import Engine, load_engine
-from streamer.errors import StreamerError
+from streamer.errors import StreamerError, UsageError
 from streamer.graph import build_graph
 from streamer.landmarker_model import find_landmarker
 from streamer.messages import U8, Frame
@@ -276,6 +276,8 @@ def table(figures: dict[str, Any]) -> str:
 
 def bench_pipeline(config: PipelineConfig) -> str:
     """Measure, write the files of `config.out`; returns the table as Markdown."""
+    if config.repeats < 1:
+        raise UsageError(f"--repeats is {config.repeats}: give 1 or more")
     figures = measure(replace(config, max_frames=max(1, config.max_frames)))
     text = table(figures)
     if config.out is not None:

@@ -27,9 +27,10 @@ def top_rms(response: np.ndarray, noise: np.ndarray, count: int) -> float:
         squares[i] = 0.5 * (x * x + y * y)
     squares.sort()
     total = 0.0
-    for k in range(count):
+    taken = min(count, nodes)
+    for k in range(taken):
         total += squares[nodes - 1 - k]
-    return math.sqrt(total / count)
+    return math.sqrt(total / taken)
 
 
 @numba.njit(cache=True)

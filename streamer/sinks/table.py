@@ -22,9 +22,10 @@ COLUMNS = (
     "duration_ms",
     "label",
     "name",
-    "confidence",
+    "label_probability",
     "action_units",
     "strength_iod",
+    "confidence",
     "latency_ms",
 )
 """The header. Units: seconds by the source's timestamps, milliseconds, inter-ocular distances."""
@@ -88,5 +89,6 @@ def row(event: MicroExpression | MacroExpression) -> tuple[object, ...]:
         duration_ms,
         *category,
         values["strength"],
+        values.get("confidence", ""),
         values["latency_ms"],
     )
