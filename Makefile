@@ -1,6 +1,7 @@
 # make run    set up .venv, then recognise micro-expressions on camera 0 (or the sample clip, without one)
 # make test   set up .venv with what the checks need, then ruff, pyright and pytest
 # make test-trt  build TensorRT-RTX engines, without a GPU, in a .venv-trt of its own (300 MB more); with one, run them
+# make test-browser  the demo's page in Chromium (apt-get install chromium), some minutes
 # make clean  remove .venv and what the checks left
 #
 # Variables: PYTHON=python3.12   the Python to make .venv with (3.10 to 3.12; after make clean)
@@ -16,7 +17,7 @@ SHOW := $(if $(DISPLAY)$(WAYLAND_DISPLAY)$(filter Darwin,$(shell uname)),--show)
 
 export PYTHON VENV
 
-.PHONY: run test test-trt lint format clean
+.PHONY: run test test-browser test-trt lint format clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
@@ -30,6 +31,9 @@ run: $(VENV)/.run
 
 test: lint
 	$(BIN)/python -m pytest
+
+test-browser: $(VENV)/.test
+	BROWSER_TESTS=1 $(BIN)/python -m pytest tests/test_demo_browser.py
 
 test-trt: $(VENV)-trt/.test-trt
 	$(VENV)-trt/bin/python -m pytest tests/test_tensorrt.py tests/test_gpu.py

@@ -1,4 +1,4 @@
-"""The demo's page in a real browser: Chromium, with a clip as its camera. Skipped where there is no Chromium.
+"""The demo's page in a real browser: Chromium, with a clip as its camera. `make test-browser` runs them.
 
 Screenshots of every state are left in build/demo-screenshots, to be looked at.
 """
@@ -22,7 +22,10 @@ import pytest
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
+pytestmark = [
+    pytest.mark.skipif("BROWSER_TESTS" not in os.environ, reason="some minutes: make test-browser runs them"),
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium"),
+]
 
 ROOT = Path(__file__).parent.parent
 SCREENSHOTS = ROOT / "build" / "demo-screenshots"
