@@ -83,20 +83,20 @@ def symmetry(shares: np.ndarray, nodes: slice) -> float:
     return float((field * mirrored)[nodes].sum() / max((field[nodes] ** 2).sum(), 1e-12))
 
 
+def _detrended(times: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """values (N,) or (N, K) less the straight line over times (N,) that fits each best."""
+    t, left = times - times.mean(), values - values.mean(0)
+    return left - np.multiply.outer(t, t @ left / (t @ t))
+
+
 def shrink(times: np.ndarray, values: np.ndarray, form: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """Shrink each node's share (28,) by its own standard error, in place; (14,) the factors, 0..1.
 
     Wiener's factor 1 - error^2 / share^2. A node that does something else meanwhile has a large error, and
     no part in the event.
     """
-    t = times - times.mean()
-
-    def detrended(v: np.ndarray) -> np.ndarray:
-        v = v - v.mean(0)
-        return v - np.multiply.outer(t, t @ v / (t @ t))
-
-    f = detrended(form)
-    left = detrended(values) - np.multiply.outer(f, shares)
+    f = _detrended(times, form)
+    left = _detrended(times, values) - np.multiply.outer(f, shares)
     errors = (left**2).sum(0) / max(len(times) - 3, 1) / float(f @ f) * ERROR_MEMORY
     power = (shares.reshape(-1, 2) ** 2).sum(1)
     factor = np.clip(1.0 - errors.reshape(-1, 2).sum(1) / np.maximum(power, 1e-12), 0.0, 1.0)
@@ -114,12 +114,6 @@ def coherence(
     times (N,), values (N, 28), form (N,): the course; shares (28,): each component's part of it;
     precision (28,): one over noise squared, 0 for what did not move.
     """
-    t = times - times.mean()
-
-    def detrended(v: np.ndarray) -> np.ndarray:
-        v = v - v.mean(0)
-        return v - np.multiply.outer(t, t @ v / (t @ t))
-
-    total = float((detrended(values) ** 2 @ precision).sum())
-    explained = float((detrended(form) ** 2).sum() * (shares**2 @ precision))
+    total = float((_detrended(times, values) ** 2 @ precision).sum())
+    explained = float((_detrended(times, form) ** 2).sum() * (shares**2 @ precision))
     return explained / max(total, 1e-12)

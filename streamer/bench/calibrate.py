@@ -18,13 +18,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.bench.clips import FootageClip, clear_parts, make_clip, read_json, write_json
+from streamer.bench.clips import FootageClip, clips_folder, make_clip, read_json, write_json
 from streamer.bench.plan import Job, Scope, plan
 from streamer.bench.spotting import SpottingBenchConfig, footage_of
 from streamer.config import Config
 from streamer.engine import Engine, load_engine
 from streamer.errors import SourceError, StreamerError, UsageError
-from streamer.fetching import FetchError, cache_folder
 from streamer.landmarker_model import find_landmarker
 from streamer.messages import Frame, KeyFrames
 from streamer.pipeline import Recogniser, warm_up
@@ -202,11 +201,7 @@ def calibrate(config: CalibrateConfig) -> str:
     footage = footage_of(SpottingBenchConfig(source=config.source))
     jobs = plan(Scope(config.scale, AXES, ("tuning", "own"), footage, peers=False, seed=config.seed))
     landmarker = find_landmarker(config.landmarker)
-    try:
-        cache = config.cache or cache_folder() / "spotting"
-    except FetchError as error:
-        raise UsageError(f"no folder for the clips ({error}): name one with --cache") from error
-    clear_parts(cache)
+    cache = clips_folder(config.cache)
     engine = load_engine(config.engine, "cpu")
     tracker = MediaPipeTracker(landmarker, Config().tracking)
     rows: list[Row] = []

@@ -27,7 +27,8 @@ from av.error import FFmpegError
 
 import streamer
 from streamer import face_crop
-from streamer.errors import OutputError, SourceError
+from streamer.errors import OutputError, SourceError, UsageError
+from streamer.fetching import FetchError, cache_folder
 from streamer.messages import U8
 from streamer.simulation.footage import Footage
 from streamer.simulation.portraits import IMAGES, portrait
@@ -255,6 +256,21 @@ def _part(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+def clips_folder(named: Path | None) -> Path:
+    """Where clips are kept: the folder that the user named, or one in the user's cache; half-written files of
+    a run that ended are removed from it.
+
+    Raises:
+        UsageError: none was named, and there is no cache.
+    """
+    try:
+        cache = named or cache_folder() / "spotting"
+    except FetchError as error:
+        raise UsageError(f"no folder for the clips ({error}): name one with --cache") from error
+    clear_parts(cache)
+    return cache
 
 
 def clear_parts(cache: Path) -> None:

@@ -35,7 +35,7 @@ from streamer.bench import report
 from streamer.bench.clips import (
     ROOT,
     FootageClip,
-    clear_parts,
+    clips_folder,
     code_digest,
     file_digest,
     make_clip,
@@ -48,7 +48,6 @@ from streamer.config import Config
 from streamer.engine import Engine, load_engine
 from streamer.errors import SourceError, StreamerError, UsageError
 from streamer.events import to_dict
-from streamer.fetching import FetchError, cache_folder
 from streamer.landmarker_model import find_landmarker
 from streamer.messages import U8, Frame
 from streamer.pipeline import Recogniser, warm_up
@@ -436,11 +435,7 @@ def bench_spotting(config: SpottingBenchConfig) -> str:
     if not jobs:
         raise UsageError("nothing to measure: other --axes or --sets, or connect once for the footage")
     landmarker = find_landmarker(config.landmarker)
-    try:
-        cache = config.cache or cache_folder() / "spotting"
-    except FetchError as error:
-        raise UsageError(f"no folder for the clips ({error}): name one with --cache") from error
-    clear_parts(cache)
+    cache = clips_folder(config.cache)
     setup = Setup(cache, config.engine, landmarker, digests(config.engine, landmarker, config.peers))
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
