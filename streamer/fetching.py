@@ -165,6 +165,8 @@ def write_whole(path: Path, data: bytes) -> None:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = Path(file.name)
             file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file
         temporary.chmod(0o644)
         temporary.replace(path)
     finally:
