@@ -18,19 +18,14 @@ from streamer.engine import ENGINES_FOLDER, FileEntry, Manifest, OnnxEngine, loa
 from streamer.errors import EngineError, OutputError, UsageError
 from streamer.graph import FeatureSpec, build_graph, build_graphs
 from train.__main__ import main
+from train.checkpoint import load_checkpoint
 from train.export import ExportConfig, export
 from train.export.difference import TOLERANCE, folded_difference, largest_difference
 from train.export.onnx_graph import to_onnx
 from train.export.source import read_source
 from train.export.tensorrt_engines import installed
-from train.loop import (
-    FitConfig,
-    fit,
-    fit_temperature,
-    learning_rate_factor,
-    load_checkpoint,
-    predict,
-)
+from train.fit import fit
+from train.loop import FitConfig, fit_temperature, learning_rate_factor, predict
 from train.models import ModelConfig
 
 TINY = FitConfig(out=Path(), samples=768, epochs=4, validation_samples=400, batch=64, threads=1)
@@ -74,7 +69,7 @@ def test_checkpoint_says_what_it_was_trained_with(checkpoint):
     loaded = load_checkpoint(checkpoint)
     assert not loaded.model.training
     assert loaded.features == TINY.features
-    assert loaded.info["training_data"] == "simulated"
+    assert loaded.info["data"]["simulated"] is True
     assert loaded.info["fit"]["samples"] == 768
     assert sum(loaded.metrics["aau_weights"]) == pytest.approx(1.0)
 
@@ -108,7 +103,7 @@ def test_baselines_train_without_action_units(name, tmp_path):
         ({"model": ModelConfig(fusion_layer=7)}, r"fusion_layer must be 1\.\.4"),
         (
             {"features": FeatureSpec(node_set="dlib68")},
-            "simulated expressions have the nodes gm14",
+            "an engine reads the nodes gm14",
         ),
         ({"features": FeatureSpec(type="A")}, "needs features of type B"),
     ],

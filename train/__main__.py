@@ -11,8 +11,9 @@ import tyro
 from streamer.errors import StreamerError
 from train.datasets.check import CheckConfig, check
 from train.export import ExportConfig, export
+from train.fit import fit
 from train.landmarks import LandmarksConfig, landmarks
-from train.loop import FitConfig, fit
+from train.loop import FitConfig
 from train.magnify import MagnifierConfig, train_magnifier
 from train.measure import MeasureConfig, measure
 from train.sample import SampleConfig, make_sample
@@ -38,9 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if isinstance(command, FitConfig):
             metrics = fit(command)["validation"]
+            whom = "held-out subjects' samples" if command.dataset else "other simulated expressions"
             print(
                 f"{command.out}: accuracy {metrics['accuracy']:.3f}, macro F1 {metrics['macro_f1']:.3f} on"
-                f" {metrics['samples']} other simulated expressions"
+                f" {metrics['samples']} {whom}"
             )
         elif isinstance(command, ExportConfig):
             print(export(command))

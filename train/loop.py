@@ -1,67 +1,64 @@
-"""Training a network from scratch on simulated micro-expressions."""
+"""The training loop of the live engine, whatever it is trained on."""
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from streamer.errors import UsageError
 from streamer.graph import FeatureSpec, build_graphs
+from train.datasets import SettingName
+from train.datasets.check import DatabaseName
+from train.landmarks import LandmarkConfig
 from train.losses import AuLossName, TotalLoss
-from train.metrics import summarise
 from train.models import GTSGN, ModelConfig, Output, build_model
-from train.simulate import (
-    ACTION_UNIT_NAMES,
-    CLASSES,
-    Expressions,
-    SimulationConfig,
-    TrackerNoise,
-    load_noise,
-    simulate,
-)
-
-AMPLITUDE_EDGES = (0.003, 0.005, 0.01, 0.02, 0.0301)
-"""Bins of the peak displacement, IOD, for the figures by amplitude."""
-
-BEYOND_VARIATION = (2.0, 2.0)
-"""Variation of the action units for the second set of metrics: more than any training expression has."""
-
-# What a random draw is for; with the run's seed it makes draws that never overlap.
-_CALIBRATION, _VALIDATION, _BEYOND, _TRAINING = 0, 1, 2, 3
-
-CHECKPOINT_VERSION = 1
+from train.simulate import ACTION_UNIT_NAMES, SimulationConfig
 
 
 @dataclass(frozen=True)
 class FitConfig:
-    """Train on simulated micro-expressions, drawn anew for every epoch."""
+    """Train the network of an engine: on a database (--dataset, --root), or else on simulated expressions."""
 
     out: Path
     """Folder for the checkpoint: weights.safetensors, config.json, metrics.json."""
+    dataset: DatabaseName | None = None
+    """Which database; manifest: a CSV file of your own. Without one, simulated expressions alone."""
+    root: Path | None = None
+    """Folder that the database was unpacked into."""
+    sheet: Path | None = None
+    """Its annotations, if they do not lie there."""
+    setting: SettingName = "objective"
+    """Which samples take part, and as what (docs/datasets.md)."""
+    classes: tuple[str, ...] = ()
+    """Instead of the setting's own classes."""
+    held_out: float = 0.15
+    """Part of the subjects that is measured on and never trained; as large a part again is held back for the
+    temperature of the confidences. At least one subject each."""
+    simulated_share: float = 0.0
+    """Part of what is trained on that is simulated beside a database's samples, 0 to 0.95."""
+    cache: Path = Path("out/landmarks")
+    """Folder that measured landmarks are kept in."""
+    workers: int = 1
+    """Processes that measure landmarks."""
     seed: int = 0
     """Of the weights, of the order and of all draws. One seed, one machine, one result."""
     samples: int = 40_000
-    """Expressions an epoch."""
+    """Expressions an epoch. A database's samples are drawn again and again, each time in another view."""
     epochs: int = 15
-    """Fixed beforehand; nothing is selected on the validation expressions."""
+    """Fixed beforehand; nothing is selected on what is measured."""
     validation_samples: int = 6_000
-    """Expressions drawn anew (other faces, other action-unit parameters) for the metrics; as many
-    again for the calibration of the confidences."""
+    """Simulated expressions drawn anew (other faces, other action-unit parameters) for the metrics; as many
+    again for the calibration of the confidences. Of no meaning with a database."""
     batch: int = 256
     """Expressions a step."""
     learning_rate: float = 3e-3
@@ -80,6 +77,7 @@ class FitConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     features: FeatureSpec = field(default_factory=lambda: FeatureSpec(magnification="peak", max_factor=80.0))
     simulation: SimulationConfig = field(default_factory=SimulationConfig)
+    landmarks: LandmarkConfig = field(default_factory=LandmarkConfig)
 
 
 @dataclass(frozen=True)
@@ -94,11 +92,16 @@ class Samples:
     units: Tensor
 
     @classmethod
-    def of(cls, expressions: Expressions, spec: FeatureSpec) -> Samples:
+    def of(
+        cls,
+        nodes: NDArray[np.float32],
+        label: NDArray[np.int64],
+        units: NDArray[np.float32],
+        spec: FeatureSpec,
+    ) -> Samples:
+        """nodes: (N, 3, nodes, 2), face frame, IOD; label: (N,); units: (N, action units)."""
         return cls(
-            torch.from_numpy(build_graphs(expressions.nodes, spec)),
-            torch.from_numpy(expressions.label),
-            torch.from_numpy(expressions.units),
+            torch.from_numpy(build_graphs(nodes, spec)), torch.from_numpy(label), torch.from_numpy(units)
         )
 
     def batches(self, size: int, generator: torch.Generator) -> Iterator[Samples]:
@@ -109,21 +112,29 @@ class Samples:
             yield Samples(self.features[pick], self.label[pick], self.units[pick])
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """A trained network and what it was trained with.
+class TrainingData(Protocol):
+    """What a network is trained, calibrated and measured on; three sets of which none shares a subject.
 
-    temperature: the class logits are divided by it before the softmax.
-    info: contents of config.json. metrics: contents of metrics.json.
+    class_names: usual reading by class, in the order of a network's outputs.
     """
 
-    model: nn.Module
-    features: FeatureSpec
-    classes: tuple[str, ...]
-    action_units: tuple[str, ...]
-    temperature: float
-    info: dict[str, Any]
-    metrics: dict[str, Any]
+    class_names: dict[str, str]
+
+    def epoch(self, number: int) -> Samples:
+        """The samples of an epoch, `FitConfig.samples` of them."""
+        ...
+
+    def calibration(self) -> Samples:
+        """What the temperature of the confidences is fitted on."""
+        ...
+
+    def measure(self, model: nn.Module, temperature: float) -> dict[str, Any]:
+        """The figures for metrics.json; `validation` among them."""
+        ...
+
+    def described(self) -> dict[str, Any]:
+        """For config.json and the model card: `what` and `protocol` in words, `simulated`, and more."""
+        ...
 
 
 def predict(model: nn.Module, features: Tensor, batch: int = 1024) -> Output:
@@ -133,6 +144,17 @@ def predict(model: nn.Module, features: Tensor, batch: int = 1024) -> Output:
         parts: list[Output] = [model(part) for part in features.split(batch)]
     heads = zip(*(part.action_units for part in parts), strict=True)
     return Output(torch.cat([part.classes for part in parts]), [torch.cat(h) for h in heads], [])
+
+
+def probabilities(
+    model: nn.Module, samples: Samples, temperature: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(N, classes) and, of the last head, (N, action units): width 0 where the network has none."""
+    output = predict(model, samples.features)
+    classes = torch.softmax(output.classes / temperature, 1).numpy()
+    if not output.action_units:
+        return classes, np.zeros((len(classes), 0), np.float32)
+    return classes, torch.sigmoid(output.action_units[-1]).numpy()
 
 
 def fit_temperature(logits: Tensor, label: Tensor) -> float:
@@ -158,12 +180,12 @@ def learning_rate_factor(step: int, steps: int) -> float:
     return 0.5 + 0.5 * math.cos(math.pi * (step - warm) / max(1, steps - warm))
 
 
-def train(config: FitConfig, noise: TrackerNoise, progress: bool = True) -> tuple[nn.Module, TotalLoss]:
+def train(config: FitConfig, data: TrainingData, progress: bool = True) -> tuple[nn.Module, TotalLoss]:
     """A network and its loss after `config.epochs` epochs. Seeds torch's global random state."""
     torch.manual_seed(config.seed)
     units = len(ACTION_UNIT_NAMES) if config.au_loss != "none" else 0
     try:
-        model = build_model(config.model, config.features, len(CLASSES), units)
+        model = build_model(config.model, config.features, len(data.class_names), units)
         heads = len(model.action_units) if isinstance(model, GTSGN) else 0
         loss_function = TotalLoss(heads, config.au_loss, config.au_layer, config.beta)
     except ValueError as error:
@@ -175,14 +197,10 @@ def train(config: FitConfig, noise: TrackerNoise, progress: bool = True) -> tupl
     shuffle = torch.Generator().manual_seed(config.seed)
     with tqdm(total=steps, desc="training", unit="step", disable=not progress) as bar:
         for epoch in range(config.epochs):
-            seed = (config.seed, _TRAINING + epoch)
-            data = Samples.of(
-                simulate(config.samples, seed, config.simulation, noise),
-                config.features,
-            )
+            samples = data.epoch(epoch)
             model.train()
             total, right, seen = 0.0, 0, 0
-            for part in data.batches(config.batch, shuffle):
+            for part in samples.batches(config.batch, shuffle):
                 output: Output = model(part.features)
                 loss = loss_function(output.classes, output.action_units, part.label, part.units)
                 optimiser.zero_grad(set_to_none=True)
@@ -199,150 +217,3 @@ def train(config: FitConfig, noise: TrackerNoise, progress: bool = True) -> tupl
                 accuracy=f"{right / seen:.3f}",
             )
     return model, loss_function
-
-
-def evaluate(
-    model: nn.Module, expressions: Expressions, spec: FeatureSpec, temperature: float
-) -> dict[str, Any]:
-    """Metrics of `model` on `expressions`; the action units are those of the last head."""
-    samples = Samples.of(expressions, spec)
-    output = predict(model, samples.features)
-    probabilities = torch.softmax(output.classes / temperature, 1).numpy()
-    units = torch.sigmoid(output.action_units[-1]).numpy() if output.action_units else _no_units(samples)
-    return summarise(
-        probabilities,
-        units,
-        expressions.label,
-        expressions.units,
-        expressions.amplitude,
-        CLASSES,
-        ACTION_UNIT_NAMES,
-        AMPLITUDE_EDGES,
-    )
-
-
-def _no_units(samples: Samples) -> NDArray[np.float32]:
-    return np.zeros((len(samples.label), 0), np.float32)
-
-
-def fit(config: FitConfig, progress: bool = True) -> dict[str, Any]:
-    """Train, calibrate, measure and write the checkpoint; returns the metrics.
-
-    Raises:
-        UsageError: a setting does not make sense, or the folder cannot be written.
-    """
-    if config.epochs < 1 or not 2 <= config.batch <= config.samples or config.validation_samples < 1:
-        raise UsageError(
-            "--epochs and --validation-samples must be at least 1, --batch at least 2 and at most --samples"
-        )
-    if config.seed < 0 or config.threads < 1 or not config.learning_rate > 0.0:
-        raise UsageError("--seed must be at least 0, --threads at least 1, --learning-rate above 0")
-    if config.features.node_set != "gm14":
-        raise UsageError("simulated expressions have the nodes gm14; leave --features.node-set as it is")
-    _prepare_folder(config.out)
-    torch.set_num_threads(config.threads)
-    torch.use_deterministic_algorithms(True)
-    noise = load_noise()
-    started = time.monotonic()
-    model, loss_function = train(config, noise, progress)
-    seconds = time.monotonic() - started
-
-    count = config.validation_samples
-    calibration = Samples.of(
-        simulate(count, (config.seed, _CALIBRATION), config.simulation, noise),
-        config.features,
-    )
-    temperature = fit_temperature(predict(model, calibration.features).classes, calibration.label)
-    validation = simulate(count, (config.seed, _VALIDATION), config.simulation, noise)
-    metrics: dict[str, Any] = {"validation": evaluate(model, validation, config.features, temperature)}
-    strange = replace(config.simulation, variation=BEYOND_VARIATION)
-    beyond = simulate(count, (config.seed, _BEYOND), strange, noise)
-    metrics["beyond"] = evaluate(model, beyond, config.features, temperature)
-    if loss_function.aau is not None:
-        metrics["aau_weights"] = loss_function.aau.weights().tolist()
-    save_checkpoint(config, model, temperature, metrics, noise, seconds)
-    return metrics
-
-
-def _prepare_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"cannot create the folder {folder}: {error.strerror}; choose another --out"
-        ) from error
-    if not os.access(folder, os.W_OK):
-        raise UsageError(f"cannot write into the folder {folder}; choose another --out")
-
-
-def save_checkpoint(
-    config: FitConfig,
-    model: nn.Module,
-    temperature: float,
-    metrics: dict[str, Any],
-    noise: TrackerNoise,
-    seconds: float,
-) -> None:
-    """Write weights.safetensors, config.json and metrics.json into `config.out`; config.json comes last,
-    so that a folder that has one is whole."""
-    info = {
-        "version": CHECKPOINT_VERSION,
-        "classes": list(CLASSES),
-        "action_units": list(ACTION_UNIT_NAMES) if getattr(model, "action_units", ()) else [],
-        "temperature": temperature,
-        "training_data": "simulated",
-        "tracker_noise": noise.reference,
-        "torch": torch.__version__,
-        "seconds": round(seconds, 1),
-        "fit": {k: v for k, v in asdict(config).items() if k != "out"},
-    }
-    (config.out / "config.json").unlink(missing_ok=True)
-    state = {name: tensor.contiguous() for name, tensor in sorted(model.state_dict().items())}
-    save_file(state, config.out / "weights.safetensors")
-    _write_json(config.out / "metrics.json", metrics)
-    _write_json(config.out / "config.json", info)
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(part, path)
-
-
-def load_checkpoint(folder: Path) -> Checkpoint:
-    """The network that `fit` wrote into `folder`, in evaluation mode.
-
-    Raises:
-        UsageError: there is no whole checkpoint, or it is of another version.
-    """
-    try:
-        info = json.loads((folder / "config.json").read_text())
-        metrics = json.loads((folder / "metrics.json").read_text())
-        if info["version"] != CHECKPOINT_VERSION:
-            raise UsageError(
-                f"{folder}: checkpoint version {info['version']}, this program writes and reads "
-                f"{CHECKPOINT_VERSION}; train it again with `python -m train fit`"
-            )
-        fit_info = info["fit"]
-        spec = FeatureSpec(**fit_info["features"])
-        model = build_model(
-            ModelConfig(**fit_info["model"]),
-            spec,
-            len(info["classes"]),
-            len(info["action_units"]),
-        )
-        model.load_state_dict(load_file(folder / "weights.safetensors"))
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UsageError(
-            f"{folder}: no usable checkpoint ({error}); train one with `python -m train fit --out {folder}`"
-        ) from error
-    model.eval()
-    return Checkpoint(
-        model,
-        spec,
-        tuple(info["classes"]),
-        tuple(info["action_units"]),
-        float(info["temperature"]),
-        info,
-        metrics,
-    )

@@ -22,6 +22,17 @@ Micro-Facial Expression Recognition"); every other set is class VII."""
 
 OBJECTIVE_CLASSES = (*OBJECTIVE_SETS, "VII")
 
+OBJECTIVE_NAMES = {
+    "I": "happiness",
+    "II": "surprise",
+    "III": "anger",
+    "IV": "disgust",
+    "V": "sadness",
+    "VI": "fear",
+    "VII": "contempt or other",
+}
+"""Usual reading of the objective classes."""
+
 
 def objective_class(numbers: Iterable[int]) -> str:
     """The objective class "I".."VII" of a set of action units, sides and intensities left out."""

@@ -18,23 +18,12 @@ from streamer.engines.folding import FoldedNetwork
 from streamer.errors import UsageError
 from streamer.graph import FeatureSpec
 from streamer.manifest import MANIFEST_FILE, WEIGHTS_FILE
-from train.loop import Checkpoint, load_checkpoint
+from train.checkpoint import load_checkpoint
 from train.model_card import model_card
 from train.models import ModelConfig, build_model
 from train.models.inference import folded
 
 CARD_FILE = "MODEL_CARD.md"
-
-CLASS_NAMES = {
-    "I": "happiness",
-    "II": "surprise",
-    "III": "anger",
-    "IV": "disgust",
-    "V": "sadness",
-    "VI": "fear",
-    "VII": "contempt or other",
-}
-"""Usual reading of the objective classes."""
 
 
 @dataclass(frozen=True)
@@ -100,37 +89,29 @@ def read_source(folder: Path) -> Source:
     if (folder / MANIFEST_FILE).is_file():
         return _of_engine(folder)
     checkpoint = load_checkpoint(folder)
-    card = model_card(folder.name, checkpoint, CLASS_NAMES)
-    fit = checkpoint.info["fit"]
+    card = model_card(folder.name, checkpoint)
+    fit, data = checkpoint.info["fit"], checkpoint.info["data"]
     return Source(
         name=folder.name,
         model=checkpoint.model,
         features=checkpoint.features,
         classes=checkpoint.classes,
-        class_names={key: CLASS_NAMES[key] for key in checkpoint.classes},
+        class_names=checkpoint.class_names,
         action_units=checkpoint.action_units,
         temperature=checkpoint.temperature,
         torch_version=checkpoint.info["torch"],
         training={
-            "data": "simulated micro-expressions (train/simulate.py); no recording of a person",
-            "simulated": True,
+            "data": data["what"],
+            "simulated": data["simulated"],
             "seed": fit["seed"],
-            "protocol": _protocol(checkpoint),
-            "tracker_noise": checkpoint.info["tracker_noise"],
+            "protocol": data["protocol"],
+            "tracker_noise": data["tracker_noise"],
             "temperature": checkpoint.temperature,
             "model": fit["model"],
             "loss": {key: fit[key] for key in ("au_loss", "au_layer", "beta")},
         },
         metrics=checkpoint.metrics,
         card=card,
-    )
-
-
-def _protocol(checkpoint: Checkpoint) -> str:
-    fit = checkpoint.info["fit"]
-    return (
-        f"{fit['epochs']} epochs of {fit['samples']} expressions drawn anew, a fixed number; measured"
-        f" on {fit['validation_samples']} further ones; temperature fitted on a third draw"
     )
 
 
