@@ -23,7 +23,7 @@ PERSONS = [f"casme2/sub{k % 5:02d}" for k in range(30)]
 def test_every_sample_is_tested_once_and_never_trained_on(numbers, validation, protocol):
     persons = [f"p{number}" for number in numbers]
     if len(set(persons)) < 2 + validation:
-        with pytest.raises(UsageError, match="leaving one out needs at least"):
+        with pytest.raises(UsageError, match="somebody to train on is needed"):
             leave_one_subject_out(persons, protocol, validation)
         return
     folds = leave_one_subject_out(persons, protocol, validation)
@@ -39,6 +39,24 @@ def test_every_sample_is_tested_once_and_never_trained_on(numbers, validation, p
         assert not fold.selects_on_test and fold.name not in names[fold.validation]
         assert len(set(names[fold.validation])) == validation
         assert len(fold.train) + len(fold.validation) + len(fold.test) == len(persons)
+
+
+@given(st.lists(st.integers(0, 9), min_size=10, max_size=60), st.integers(2, 4), st.integers(0, 1))
+def test_groups_keep_a_subject_on_one_side(numbers, groups, validation):
+    persons = [f"p{number}" for number in numbers]
+    if len(set(persons)) < 2 * groups:
+        return
+    folds = leave_one_subject_out(persons, validation_subjects=validation, groups=groups)
+    check_folds(folds, persons)
+    assert [fold.name for fold in folds] == [f"group {k + 1} of {groups}" for k in range(groups)]
+    most = max(numbers.count(number) for number in numbers)
+    sizes = [len(fold.test) for fold in folds]
+    assert max(sizes) - min(sizes) <= most
+
+
+def test_too_few_subjects_for_the_groups():
+    with pytest.raises(UsageError, match="5 subjects, 6 folds"):
+        leave_one_subject_out(PERSONS, groups=6)
 
 
 def test_validation_subjects_differ_between_folds_and_repeat_with_the_seed():

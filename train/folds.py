@@ -48,31 +48,51 @@ class Fold:
 
 
 def leave_one_subject_out(
-    persons: Sequence[str], protocol: Protocol = "honest", validation_subjects: int = 0, seed: int = 0
+    persons: Sequence[str],
+    protocol: Protocol = "honest",
+    validation_subjects: int = 0,
+    seed: int = 0,
+    groups: int = 0,
 ) -> list[Fold]:
-    """One fold a person, in order of first appearance.
+    """One fold a person, in order of first appearance; or one fold a group of persons.
 
     Args:
         persons: (N,) whose sample each is, `Sample.person`.
         validation_subjects: with `honest`, how many of the other persons are held back to choose on, drawn
             anew for each fold; 0 = nothing is chosen.
+        groups: 0 = one fold a person; else so many folds, of persons whose samples number about the same.
 
     Raises:
         UsageError: too few persons.
     """
     everybody = list(dict.fromkeys(persons))
-    if len(everybody) < 2 + validation_subjects:
-        raise UsageError(
-            f"{len(everybody)} subjects and {validation_subjects} to validate on: leaving one out needs at "
-            f"least {2 + validation_subjects}"
-        )
     owner = np.array([everybody.index(person) for person in persons], np.int64)
+    parts = _groups(np.bincount(owner), groups) if groups else [[k] for k in range(len(everybody))]
+    left = len(everybody) - max(map(len, parts), default=0)
+    if len(everybody) < max(2, groups) or left < 1 + validation_subjects:
+        raise UsageError(
+            f"{len(everybody)} subjects, {groups or len(everybody)} folds and {validation_subjects} subjects "
+            f"to validate on: somebody to test on and somebody to train on is needed in each fold"
+        )
     folds = []
-    for number, person in enumerate(everybody):
-        others = np.flatnonzero(np.arange(len(everybody)) != number)
+    for number, part in enumerate(parts):
+        name = f"group {number + 1} of {groups}" if groups else everybody[number]
+        others = np.setdiff1d(np.arange(len(everybody)), part)
         draw = (seed, number)
-        folds.append(_fold(person, owner, owner == number, others, protocol, validation_subjects, draw))
+        tested = np.isin(owner, part)
+        folds.append(_fold(name, owner, tested, others, protocol, validation_subjects, draw))
     return folds
+
+
+def _groups(samples: I64, groups: int) -> list[list[int]]:
+    """Persons in groups: each in turn, those with most samples first, to the group with fewest.
+
+    samples: (persons,) how many each has.
+    """
+    parts: list[list[int]] = [[] for _ in range(groups)]
+    for person in np.argsort(-samples, kind="stable").tolist():
+        min(parts, key=lambda part: int(samples[part].sum())).append(person)
+    return parts
 
 
 def across_databases(
