@@ -7,7 +7,6 @@ Events go to standard output or to `--events`, log lines to standard error. Exit
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from types import FrameType
 
 from streamer.cli import load_config
 from streamer.errors import SourceError, StreamerError
+from streamer.standard_output import reader_left
 
 INTERRUPTED = 130
 
@@ -42,8 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:  # who read standard output has left, as in `--help | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the exit
-        return 1
+        return reader_left()
     except KeyboardInterrupt:
         return INTERRUPTED
     finally:

@@ -8,44 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from database_trees import manifest
 from safetensors.numpy import load_file
 
 from streamer.engine import load_engine
-from streamer.graph import NODE_SETS
-from streamer.simulation.facs import draw_field
 from train.__main__ import main
 from train.checkpoint import load_checkpoint
 from train.datasets import load
 from train.loop import FitConfig
 from train.recorded import RecordedData, split_subjects
 from train.simulate import load_noise
-
-SHOWN = {"I": "6+12", "III": "4", "V": "15", "VII": "14"}
-"""Objective class -> action units."""
-
-
-def manifest(
-    folder: Path, subjects: int = 8, repeats: int = 2, classes: tuple[str, ...] = ("I", "III")
-) -> Path:
-    """A CSV manifest of landmarks: subjects who show each class `repeats` times."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(7)
-    rows = ["subject,clip,landmarks,emotion,objective_class,action_units"]
-    rest = NODE_SETS["dlib68"].rest.astype(np.float64)
-    for subject in range(subjects):
-        face = rest + rng.normal(0.0, 0.02, rest.shape)
-        for label in classes:
-            for repeat in range(repeats):
-                activation = dict.fromkeys(SHOWN[label].split("+"), 1.0)
-                motion = draw_field(activation, rng, 0.3).at(face)
-                motion *= 0.02 / np.hypot(*motion.T).max()
-                frames = np.stack([face, face + motion, face + 0.3 * motion])
-                name = f"s{subject}-{label}-{repeat}"
-                np.savez(folder / f"{name}.npz", landmarks=100.0 * frames + 300.0)
-                emotion = "happiness" if label == "I" else "anger"
-                rows.append(f"s{subject},{name},{name}.npz,{emotion},{label},{SHOWN[label]}")
-    (folder / "manifest.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    return folder
 
 
 def flags(root: Path, out: Path, *more: str) -> list[str]:

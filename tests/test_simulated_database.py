@@ -118,7 +118,7 @@ def test_it_never_mixes_with_anything(tree: Path, tmp_path: Path, capsys: pytest
     with pytest.raises(UsageError, match="made with other settings"):
         simulate_database(config(tree, seed=5))
     (tmp_path / "CASME2-coding-20140508.xlsx").write_bytes(b"the real one")
-    command = ["simulate-database", "--out", str(tmp_path), "--workers", "1"]
+    command = ["simulate", "--out", str(tmp_path), "--workers", "1"]
     assert main(command) == 2
     assert "is not empty and no simulated database" in capsys.readouterr().err
     assert (tmp_path / "CASME2-coding-20140508.xlsx").read_bytes() == b"the real one"

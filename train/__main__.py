@@ -1,5 +1,5 @@
 """python -m train: fit | export | sample | measure | variants | check |
-landmarks | magnifier | simulate-database."""
+landmarks | magnifier | simulate."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from streamer.errors import StreamerError
+from streamer.standard_output import reader_left
 from train.datasets.check import CheckConfig, check
 from train.export import ExportConfig, export
 from train.fit import fit
@@ -29,45 +30,54 @@ Command = (
     | Annotated[CheckConfig, tyro.conf.subcommand("check")]
     | Annotated[LandmarksConfig, tyro.conf.subcommand("landmarks")]
     | Annotated[MagnifierConfig, tyro.conf.subcommand("magnifier")]
-    | Annotated[SimulateDatabaseConfig, tyro.conf.subcommand("simulate-database")]
+    | Annotated[SimulateDatabaseConfig, tyro.conf.subcommand("simulate")]
 )
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, a `StreamerError`'s own, or 130 after Ctrl-C."""
-    command = tyro.cli(Command, prog="python -m train", description=__doc__, args=arguments)  # pyright: ignore[reportCallIssue, reportArgumentType]
     try:
-        if isinstance(command, FitConfig):
-            metrics = fit(command)["validation"]
-            whom = "held-out subjects' samples" if command.dataset else "other simulated expressions"
-            print(
-                f"{command.out}: accuracy {metrics['accuracy']:.3f}, macro F1 {metrics['macro_f1']:.3f} on"
-                f" {metrics['samples']} {whom}"
-            )
-        elif isinstance(command, ExportConfig):
-            print(export(command))
-        elif isinstance(command, SampleConfig):
-            print(make_sample(command))
-        elif isinstance(command, MeasureConfig):
-            print(f"{command.out}: {measure(command)['samples']} expressions measured")
-        elif isinstance(command, CheckConfig):
-            text, lacking = check(command)
-            print(text)
-            return 1 if lacking else 0
-        elif isinstance(command, LandmarksConfig):
-            print(landmarks(command))
-        elif isinstance(command, MagnifierConfig):
-            print(f"{command.out}: mean absolute error {train_magnifier(command):.4f} of a range of 2")
-        elif isinstance(command, SimulateDatabaseConfig):
-            print(f"{command.out}: {simulate_database(command)} simulated clips")
-        else:
-            print(variants(command), end="")
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()  # here, where it is noticed that the reader has left
+    except BrokenPipeError:
+        return reader_left()
     except StreamerError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted; what was there before is unchanged", file=sys.stderr)
         return 130
+
+
+def _run(arguments: list[str] | None) -> int:
+    command = tyro.cli(Command, prog="python -m train", description=__doc__, args=arguments)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    if isinstance(command, FitConfig):
+        metrics = fit(command)["validation"]
+        whom = "held-out subjects' samples" if command.dataset else "other simulated expressions"
+        print(
+            f"{command.out}: accuracy {metrics['accuracy']:.3f}, macro F1 {metrics['macro_f1']:.3f} on"
+            f" {metrics['samples']} {whom}"
+        )
+    elif isinstance(command, ExportConfig):
+        print(export(command))
+    elif isinstance(command, SampleConfig):
+        print(make_sample(command))
+    elif isinstance(command, MeasureConfig):
+        print(f"{command.out}: {measure(command)['samples']} expressions measured")
+    elif isinstance(command, CheckConfig):
+        text, lacking = check(command)
+        print(text)
+        return 1 if lacking else 0
+    elif isinstance(command, LandmarksConfig):
+        print(landmarks(command))
+    elif isinstance(command, MagnifierConfig):
+        print(f"{command.out}: mean absolute error {train_magnifier(command):.4f} of a range of 2")
+    elif isinstance(command, SimulateDatabaseConfig):
+        print(f"{command.out}: {simulate_database(command)} simulated clips")
+    else:
+        print(variants(command), end="")
     return 0
 
 

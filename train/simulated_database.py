@@ -1,6 +1,6 @@
 """A simulated CASME II or SAMM: the original's folders, names, sheet, subjects, class counts and frame rate.
 
-    python -m train simulate-database --like casme2 --out out/casme2-simulated
+    python -m train simulate --like casme2 --out out/casme2-simulated
 
 Whoever has no licence for a database can run everything that needs one on this. The faces are still
 portraits of two people in the public domain, each warped, mirrored, lit and textured into several
@@ -45,7 +45,7 @@ of {like}; no image, no annotation and no person of it is in here. {frames}
 
 What a method scores on this says nothing about people. Made with
 
-    python -m train simulate-database {flags}
+    python -m train simulate {flags}
 """
 
 
