@@ -38,7 +38,8 @@ def test_the_weights_of_table_eight():
     weights = np.array(AAU_WEIGHTS)
     assert weights.shape == (26, 4)
     np.testing.assert_allclose(weights.mean(0), AAU_MEAN, atol=1e-4)  # printed cut off, not rounded
-    np.testing.assert_allclose(weights.sum(1), 1.0, atol=4e-4)
+    odd = np.flatnonzero(np.abs(weights.sum(1) - 1.0) > 2e-4) + 1
+    assert odd.tolist() == [4, 15], "as printed, two rows do not sum to 1"
 
 
 @pytest.mark.parametrize(("table", "best"), [("V", "GTS-GN + LAM + AAU"), ("VII", "layer 2, AAU loss")])
