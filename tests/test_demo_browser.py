@@ -1,4 +1,4 @@
-"""The demo's page in a real browser: Chromium, with a clip as its camera. `make test-browser` runs them.
+"""The demo's page in a real browser: Chromium, with a clip as its camera; skipped where there is no Chromium.
 
 Screenshots of every state are left in build/demo-screenshots, to be looked at.
 """
@@ -6,77 +6,26 @@ Screenshots of every state are left in build/demo-screenshots, to be looked at.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import signal
-import socket
-import subprocess
-import sys
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import av
-import cv2
 import pytest
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.skipif("BROWSER_TESTS" not in os.environ, reason="some minutes: make test-browser runs them"),
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium"),
-]
+from streamer.demo.local_browser import FAKE_CAMERA, Server, camera_file, find_chromium, launch
 
-ROOT = Path(__file__).parent.parent
-SCREENSHOTS = ROOT / "build" / "demo-screenshots"
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytestmark = pytest.mark.skipif(find_chromium() is None, reason="no Chromium here: apt-get install chromium")
+
+SCREENSHOTS = Path(__file__).parent.parent / "build" / "demo-screenshots"
 PATIENCE_MS = 60_000
 """A slow machine is no failure."""
-
-FAKE_CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
-
-
-class Server:
-    """`python -m streamer.demo` on a free port; may be ended and started again on the same one."""
-
-    def __init__(self, *flags: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self._flags = flags
-        self.url = f"http://127.0.0.1:{self.port}/"
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "streamer.demo", "--port", str(self.port), *self._flags]
-        self.process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-        assert self.process.stderr is not None
-        said = ""
-        for line in self.process.stderr:
-            said += line
-            if "The demo is at" in line:
-                return
-        raise AssertionError(f"the demo did not start: {said}")
-
-    def end(self) -> None:
-        self.process.send_signal(signal.SIGINT)
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        assert self.process.stderr is not None
-        self.process.stderr.close()
-
-    def health(self) -> dict[str, int]:
-        with urllib.request.urlopen(f"{self.url}health") as answer:
-            return json.load(answer)
 
 
 @pytest.fixture(scope="module")
 def server(landmarker) -> Iterator[Server]:
-    server = Server("--limits.visitors", "1")
-    server.start()
-    yield server
-    server.end()
+    with Server("--limits.visitors", "1") as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -86,28 +35,10 @@ def playwright() -> Iterator:
 
 
 @pytest.fixture(scope="module")
-def camera_clip(tmp_path_factory) -> Path:
-    """The sample's first seconds in the form that Chromium plays as a camera, over and over."""
-    path = tmp_path_factory.mktemp("camera") / "camera.mjpeg"
-    with av.open(str(ROOT / "streamer" / "data" / "sample.mp4")) as container, path.open("wb") as out:
-        for frame in container.decode(video=0):
-            if float(frame.time or 0) >= 4:
-                break
-            image = frame.to_ndarray(format="bgr24")
-            out.write(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes())
-    return path
-
-
-def _launch(playwright, *flags: str):
-    # Chromium's own sandbox needs rights that a container or root does not have.
-    sandbox = ("--no-sandbox",) if hasattr(os, "geteuid") and os.geteuid() == 0 else ()
-    return playwright.chromium.launch(executable_path=CHROMIUM, args=[*sandbox, *flags])
-
-
-@pytest.fixture(scope="module")
-def browser(playwright, camera_clip) -> Iterator:
-    hosts = "--host-resolver-rules=MAP demo.example 127.0.0.1"
-    browser = _launch(playwright, *FAKE_CAMERA, f"--use-file-for-fake-video-capture={camera_clip}", hosts)
+def browser(playwright, tmp_path_factory) -> Iterator:
+    """Its camera shows the sample's first seconds, over and over."""
+    camera = camera_file(tmp_path_factory.mktemp("camera") / "camera.y4m", 4)
+    browser = launch(playwright, "--host-resolver-rules=MAP demo.example 127.0.0.1", camera=camera)
     yield browser
     browser.close()
 
@@ -159,6 +90,13 @@ def _start(page) -> None:
     _wait(page, "gtsgnDemo.live.state === 'running' && gtsgnDemo.live.measured.answers > 10")
 
 
+def _next_report(page) -> None:
+    """Wait until the worker has told the page where it stands, twice: the first may have been on its way."""
+    for _ in range(2):
+        page.evaluate("() => { window.seen = gtsgnDemo.live.link.state; }")
+        _wait(page, "gtsgnDemo.live.link.state !== window.seen")
+
+
 def test_live_shows_face_motion_and_events(server, open_page, tmp_path):
     page = open_page(server.url)
     _start(page)
@@ -189,12 +127,12 @@ def test_pause_resume_stop_and_everything_is_freed(server, open_page):
     _start(page)
     page.click("#live [data-do=pause]")
     _says(page, "Paused")
-    page.wait_for_timeout(300)  # what is on its way
-    sent = page.evaluate("gtsgnDemo.live.sender.sent")
-    page.wait_for_timeout(300)
-    assert page.evaluate("gtsgnDemo.live.sender.sent") == sent
+    _next_report(page)  # made after the frames were halted
+    sent = page.evaluate("gtsgnDemo.live.link.state.sent")
+    _next_report(page)
+    assert page.evaluate("gtsgnDemo.live.link.state.sent") == sent
     page.click("#live [data-do=pause]")
-    _wait(page, f"gtsgnDemo.live.sender.sent > {sent + 5}")
+    _wait(page, f"gtsgnDemo.live.link.state.sent > {sent + 5}")
     page.locator("#live [data-set=resolution]").select_option("320x240")
     _wait(page, "gtsgnDemo.live.video.videoWidth === 320 && gtsgnDemo.live.state === 'running'")
     page.click("#live [data-do=stop]")
@@ -235,13 +173,13 @@ def test_one_visitor_too_many_is_told_so(server, open_page):
 def test_camera_refused_and_no_camera(server, playwright, open_page):
     for flags, words, name in (
         (
-            ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream=deny"),
+            (FAKE_CAMERA[0], "--use-fake-ui-for-media-stream=deny"),
             "not allowed",
             "refused",
         ),
         (("--use-fake-ui-for-media-stream",), "No camera was found", "no-camera"),
     ):
-        browser = _launch(playwright, *flags)
+        browser = launch(playwright, *flags)
         page = open_page(server.url, browser)
         page.click("#live [data-do=start]")
         _says(page, words)

@@ -24,7 +24,8 @@ import tyro
 from websockets.asyncio.client import connect
 
 from streamer.config import Config
-from streamer.demo.measure import Server, command_line, compare, cpu_seconds, percentiles
+from streamer.demo.local_browser import Server, cpu_seconds, family, memory_mb
+from streamer.demo.measure import command_line, compare, percentiles
 from streamer.demo.settings import Limits
 from streamer.errors import StreamerError
 from streamer.messages import Frame
@@ -70,19 +71,20 @@ async def _crowd(
     expected: list[dict[str, Any]],
     clip_s: float,
 ) -> dict[str, Any]:
-    cpu_s, begun = cpu_seconds(server.pid), time.monotonic()
+    at_server = family(server.process.pid)
+    cpu_s, begun = cpu_seconds(at_server), time.monotonic()
     places = [i * len(jpegs) // config.visitors for i in range(config.visitors)]
     visits = [asyncio.create_task(_visit(server.url, jpegs, place, config.seconds)) for place in places]
     await asyncio.sleep(config.seconds / 2)
-    memory_mb = server.memory_mb()
+    used_mb = memory_mb(at_server)
     refusal = await _one_more(server.url) if config.visitors >= Limits().visitors else None
     results = await asyncio.gather(*visits)
     return {
         "visitors": config.visitors,
         "seconds": config.seconds,
         "load": os.getloadavg()[0],
-        "server_cores": round((cpu_seconds(server.pid) - cpu_s) / (time.monotonic() - begun), 2),
-        "server_memory_mb": round(memory_mb),
+        "server_cores": round((cpu_seconds(at_server) - cpu_s) / (time.monotonic() - begun), 2),
+        "server_memory_mb": round(used_mb),
         "one_too_many_is_told": refusal,
         "each": [
             {

@@ -3,7 +3,8 @@
     browser -> server   start {sensitivity}, sensitivity {value}, pause, resume, stop; frames (see `packets`)
     server -> browser   ready, motion, event, ended (see `live`), error {code, message}
 
-After an error the server closes the connection. Codes: full, idle, bad (not this protocol), session.
+After an error the server closes the connection. Codes: full, idle, bad (not this protocol), session. When it
+closes, whatever the session held is free again.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from streamer.demo.packets import PacketError, read_packet
 from streamer.demo.settings import Limits
 
 TEXT_CHARACTERS = 1000
+GRACE_S = 2.0
+"""A visitor who finds all places taken waits so long before being told: whoever loads the page anew comes
+before the server has missed the old page."""
 TRY_LATER, POLICY, NORMAL = 1013, 1008, 1000  # RFC 6455, section 7.4, and its registry
 
 
@@ -38,20 +42,24 @@ class LiveSockets:
 
     def __init__(self, models: Models, limits: Limits) -> None:
         self._models, self._limits = models, limits
-        self._sessions: list[LiveSession] = []
         self._taken = 0
+        self._left = asyncio.Condition()
 
     @property
     def sessions(self) -> int:
-        """Sessions that hold memory now."""
-        self._sessions = [session for session in self._sessions if session.alive]
-        return len(self._sessions)
+        """Places that are taken: visitors who are connected, and sessions that are freeing their memory."""
+        return self._taken
 
     async def serve(self, socket: WebSocket) -> None:
         """Serve one visitor until the session ends; the connection's origin has been checked."""
         await socket.accept()
-        # Counted too: who is connected and has not started, and a session that is still freeing its memory.
-        if self._taken >= self._limits.visitors or self.sessions >= self._limits.visitors:
+        try:
+            async with self._left:
+                await asyncio.wait_for(
+                    self._left.wait_for(lambda: self._taken < self._limits.visitors), GRACE_S
+                )
+                self._taken += 1
+        except asyncio.TimeoutError:
             await _send_error(
                 socket,
                 "full",
@@ -60,13 +68,14 @@ class LiveSockets:
                 TRY_LATER,
             )
             return
-        self._taken += 1
         try:
             await self._serve(socket)
         except (WebSocketDisconnect, OutboxFull):
             pass
         finally:
             self._taken -= 1
+            async with self._left:
+                self._left.notify_all()
 
     async def _serve(self, socket: WebSocket) -> None:
         try:
@@ -85,21 +94,24 @@ class LiveSockets:
             self._limits.live_fps,
             outbox.post,
         )
-        self._sessions.append(session)
         sending = asyncio.create_task(_send_all(socket, outbox))
         receiving = asyncio.create_task(self._receive_all(socket, session))
+        error: _End | None = None
         try:
             await asyncio.wait({sending, receiving}, return_when=asyncio.FIRST_COMPLETED)
             if receiving.done():
                 session.close(receiving.result())  # raises what the browser's leaving raised
                 await sending
         except _End as end:
-            session.abandon()
-            await end_tasks(sending)
-            await _send_error(socket, end.code, str(end))
+            error = end
         finally:
             session.abandon()
             await end_tasks(sending, receiving)
+            await asyncio.to_thread(session.join)
+        if error is None:
+            await socket.close(sending.result())
+        else:
+            await _send_error(socket, error.code, str(error))
 
     async def _receive_all(self, socket: WebSocket, session: LiveSession) -> str:
         """Take the browser's messages until it stops; returns why."""
@@ -174,13 +186,13 @@ def _share(value: object) -> float:
     return float(value)
 
 
-async def _send_all(socket: WebSocket, outbox: Outbox) -> None:
-    """Send what the session posts, up to its end."""
+async def _send_all(socket: WebSocket, outbox: Outbox) -> int:
+    """Send what the session posts, up to its last message; returns the code to close with."""
     while (message := await outbox.get()) is not None:
         await socket.send_text(json.dumps(message, separators=(",", ":"), allow_nan=False))
         if message["type"] in ("ended", "error"):
-            await socket.close(NORMAL if message["type"] == "ended" else POLICY)
-            return
+            return NORMAL if message["type"] == "ended" else POLICY
+    return NORMAL
 
 
 async def _send_error(socket: WebSocket, code: str, message: str, close: int = POLICY) -> None:

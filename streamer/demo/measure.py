@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -22,13 +20,13 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import cv2
 import numpy as np
 import tyro
 
 from streamer.config import Config
+from streamer.demo.local_browser import Server, camera_file, cpu_seconds, family, launch, memory_mb
 from streamer.demo.settings import Limits
 from streamer.errors import StreamerError, UsageError
 from streamer.sources import open_source
@@ -39,7 +37,7 @@ NEAR_FRAMES = 2
 LOOSE_S = 0.6
 """Apexes so near to each other are taken for the same event's; the clip's events are 2.5 s apart."""
 
-COLUMNS = ("minute", "frames_s", "p50_ms", "p95_ms", "in_flight", "memory_mb")
+COLUMNS = ("minute", "frames_s", "p50_ms", "p95_ms", "in_flight", "server_mb", "browsers_mb", "page_heap_mb")
 
 
 @dataclass(frozen=True)
@@ -52,8 +50,6 @@ class MeasureConfig:
     """Pages that stream at once."""
     report: Path | None = None
     """Write the figures here as JSON, too."""
-    chromium: Annotated[str, tyro.conf.arg(metavar="PROGRAM")] = "chromium"
-    """The browser."""
 
 
 def main() -> int:
@@ -81,22 +77,11 @@ def measure(config: MeasureConfig) -> dict[str, Any]:
         from playwright.sync_api import sync_playwright
     except ImportError as error:
         raise UsageError("playwright is missing: pip install -e '.[dev]'") from error
-    program = shutil.which(config.chromium)
-    if program is None:
-        raise UsageError(f"{config.chromium} is not installed: apt-get install chromium")
     expected, clip_s = command_line()
     with tempfile.TemporaryDirectory() as folder, Server() as server, sync_playwright() as playwright:
-        camera = _camera_file(Path(folder) / "camera.mjpeg")
-        flags = [
-            *(["--no-sandbox"] if os.name == "posix" and os.geteuid() == 0 else []),
-            "--use-fake-device-for-media-stream",
-            "--use-fake-ui-for-media-stream",
-            f"--use-file-for-fake-video-capture={camera}",
-        ]
+        camera = camera_file(Path(folder) / "camera.y4m")
         # A browser each: pages of one browser share its camera, and would all see the same frame at a time.
-        browsers = [
-            playwright.chromium.launch(executable_path=program, args=flags) for _ in range(config.visitors)
-        ]
+        browsers = [launch(playwright, camera=camera) for _ in range(config.visitors)]
         pages = [_start(browser, server.url) for browser in browsers]
         figures: dict[str, Any] = {
             "seconds": config.seconds,
@@ -123,45 +108,6 @@ def command_line() -> tuple[list[dict[str, Any]], float]:
     return [event for event in events if event["type"] == "micro_expression"], events[-1]["frames"] / fps
 
 
-def _camera_file(path: Path) -> Path:
-    with path.open("wb") as out, open_source(Config(source="sample")) as source:
-        for frame in source.frames():
-            picture = cv2.imencode(".jpg", frame.image, [cv2.IMWRITE_JPEG_QUALITY, 95])[1]  # pyright: ignore
-            out.write(picture.tobytes())
-    return path
-
-
-class Server:
-    """The demo, in a process of its own, on a free port."""
-
-    def __enter__(self) -> Server:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}/"
-        command = [sys.executable, "-m", "streamer.demo", "--port", str(port)]
-        self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        assert self._process.stderr is not None
-        for line in self._process.stderr:
-            if "The demo is at" in line:
-                return self
-        raise UsageError("the demo did not start: try 'python -m streamer.demo' and read what it says")
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._process.terminate()
-        self._process.communicate(timeout=20)
-
-    @property
-    def pid(self) -> int:
-        """The server's process."""
-        return self._process.pid
-
-    def memory_mb(self) -> float:
-        """Resident memory of the server."""
-        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
 def _start(browser: Any, url: str) -> Any:
     page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
     page.goto(url)
@@ -183,8 +129,9 @@ def _refused(browser: Any, url: str) -> str:
 _STATE = """() => {
   const l = gtsgnDemo.live, m = l.measured, latencies = m.latencies;
   m.latencies = [];
-  return {answers: m.answers, latencies, in_flight: l.sender.waiting.size, drops: l.sender.drops,
-          server: l.latest.drops, time_s: l.latest.time_s, events: l.events};
+  return {answers: m.answers, latencies, in_flight: l.link.state.waiting, drops: l.link.drops,
+          server: l.latest.drops, time_s: l.latest.time_s, events: l.events,
+          heap_mb: performance.memory.usedJSHeapSize / 1e6};
 }"""
 
 
@@ -194,7 +141,9 @@ def _watch(
     """How many cores were used, what each page has seen after so many seconds, and how it was by minute."""
     time.sleep(3)  # the first frames meet cold caches
     begun = last = time.monotonic()
-    cpu_s = cpu_seconds(server.pid), cpu_seconds(os.getpid())
+    at_server = family(server.process.pid)
+    at_browsers = family(os.getpid()) - at_server - {os.getpid()}
+    cpu_s = cpu_seconds(at_server), cpu_seconds(at_browsers)
     states = [page.evaluate(_STATE) for page in pages]
     first = states
     latencies: list[list[float]] = [[] for _ in pages]
@@ -208,16 +157,13 @@ def _watch(
             rate = (state["answers"] - before[i]["answers"]) / (now - last)
             p50, p95 = percentiles(state["latencies"])
             minute = (now - begun) / 60
-            minutes[i].append(
-                tuple(
-                    round(value, 1)
-                    for value in (minute, rate, p50, p95, state["in_flight"], server.memory_mb())
-                )
-            )
+            memory = memory_mb(at_server), memory_mb(at_browsers), state["heap_mb"]
+            row = (minute, rate, p50, p95, state["in_flight"], *memory)
+            minutes[i].append(tuple(round(value, 1) for value in row))
         last = now
-    server_s = cpu_seconds(server.pid) - cpu_s[0]
-    browser_s = cpu_seconds(os.getpid()) - cpu_s[1] - server_s
-    cores = {"server": round(server_s / (last - begun), 2), "browsers": round(browser_s / (last - begun), 2)}
+    used_s = cpu_seconds(at_server) - cpu_s[0], cpu_seconds(at_browsers) - cpu_s[1]
+    server_cores, browsers_cores = (round(s / (last - begun), 2) for s in used_s)
+    cores = {"server": server_cores, "browsers": browsers_cores}
     results = []
     for i, state in enumerate(states):
         p50, p95 = percentiles(latencies[i])
@@ -233,22 +179,6 @@ def _watch(
             }
         )
     return cores, results
-
-
-def cpu_seconds(root: int) -> float:
-    """Processor time of a process and all its descendants that are alive."""
-    ticks, parents = {}, {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:  # it has just ended
-            continue
-        parents[int(stat.parent.name)] = int(fields[1])
-        ticks[int(stat.parent.name)] = int(fields[11]) + int(fields[12])
-    family = {root}
-    while more := {pid for pid, parent in parents.items() if parent in family} - family:
-        family |= more
-    return sum(ticks.get(pid, 0) for pid in family) / os.sysconf("SC_CLK_TCK")
 
 
 def percentiles(values: list[float]) -> tuple[float, float]:

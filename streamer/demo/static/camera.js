@@ -34,7 +34,7 @@ export async function openCamera(id, size) {
     throw new CameraError("This browser is too old to give every frame with its time: use a current Chrome, Edge, Firefox or Safari.");
   }
   const [width, height] = size.split("x").map(Number);
-  const video = { width: { ideal: width }, height: { ideal: height }, frameRate: { ideal: 30, max: 60 } };
+  const video = { width: { ideal: width }, height: { ideal: height }, frameRate: { ideal: 60, max: 60 } };
   if (id) video.deviceId = { exact: id };
   else video.facingMode = "user";
   try {

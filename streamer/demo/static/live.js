@@ -2,8 +2,8 @@
 import { CameraError, listCameras, openCamera } from "./camera.js";
 import { showEvent } from "./cards.js";
 import { Chart } from "./chart.js";
-import { FrameSender } from "./frames.js";
-import { make, median, parts, percent, save, socketUrl, tell } from "./page.js";
+import { FrameLink } from "./frames.js";
+import { make, median, parts, percent, save, tell } from "./page.js";
 import { Stage } from "./stage.js";
 
 const STRIP_S = 8;
@@ -26,7 +26,9 @@ class Live {
     this.stage = new Stage(this.show.stage);
     this.chart = new Chart(this.show.chart, STRIP_S);
     this.state = "idle"; // idle, opening, connecting, running, paused, lost
-    this.stream = this.socket = this.sender = null;
+    this.stream = this.link = null;
+    this.left = null; // kept when the last connection has ended
+    this.starts = 0;
     this.lines = []; // events of this visit, as JSON lines
     this.events = [];
     this.latencies = [];
@@ -38,10 +40,10 @@ class Live {
     press.pause.onclick = () => (this.state === "paused" ? this.resume() : this.pause());
     press.stop.onclick = () => this.stop("Stopped. Press Start to go on.");
     press.download.onclick = () => save("events.jsonl", this.lines.join("\n") + "\n", "application/x-ndjson");
-    set.camera.onchange = set.resolution.onchange = () => this.state !== "idle" && this.restart();
+    set.camera.onchange = set.resolution.onchange = () => this.state !== "idle" && this.start();
     set.magnify.oninput = () => (this.show.magnify.textContent = `×${set.magnify.value}`);
     set.sensitivity.oninput = () => (this.show.sensitivity.textContent = Number(set.sensitivity.value).toFixed(2));
-    set.sensitivity.onchange = () => this.send({ type: "sensitivity", value: Number(set.sensitivity.value) });
+    set.sensitivity.onchange = () => this.link?.send({ type: "sensitivity", value: Number(set.sensitivity.value) });
     set.mirror.onchange = () => this.mirror();
     this.mirror();
     this.video.addEventListener("resize", () => this.onSize());
@@ -58,16 +60,17 @@ class Live {
   async start() {
     this.release();
     this.setState("opening");
+    const start = ++this.starts;
     tell(this.show.message, "The browser asks for the camera: allow it.", "working");
     let stream;
     try {
       stream = await openCamera(this.set.camera.value, this.set.resolution.value);
     } catch (error) {
       if (!(error instanceof CameraError)) throw error;
-      this.fail(error.message);
+      if (start === this.starts) this.fail(error.message);
       return;
     }
-    if (this.state !== "opening") {
+    if (start !== this.starts || this.state !== "opening") {
       stream.getTracks().forEach((track) => track.stop());
       return;
     }
@@ -79,35 +82,29 @@ class Live {
     await this.video.play().catch(() => {});
     listCameras(this.set.camera);
     this.attempt = 0;
-    this.connect("The camera is on. Connecting to the server.");
+    await this.connectAnew("The camera is on. Connecting to the server.");
   }
 
   pause() {
     if (this.state !== "running") return;
-    this.sender.stop();
-    this.send({ type: "pause" });
+    this.link.stop();
+    this.link.send({ type: "pause" });
     this.setState("paused");
     tell(this.show.message, "Paused: no picture leaves the browser. The session is kept for five minutes.", "info");
   }
 
   resume() {
     if (this.state !== "paused") return;
-    this.send({ type: "resume" });
-    this.sender.start();
+    this.link.send({ type: "resume" });
+    this.link.start();
     this.setState("running");
     this.answeredAt = performance.now();
     this.runningMessage();
   }
 
   stop(text) {
-    this.send({ type: "stop" });
     this.release();
     tell(this.show.message, text, "info");
-  }
-
-  async restart() {
-    this.send({ type: "stop" });
-    await this.start();
   }
 
   fail(text) {
@@ -118,11 +115,7 @@ class Live {
   /** Give back camera and connection. */
   release() {
     clearTimeout(this.retry);
-    this.sender?.stop();
-    const socket = this.socket;
-    this.socket = this.sender = null;
-    // Not at once: a stop that was just sent shall arrive.
-    if (socket) setTimeout(() => socket.close(), 300);
+    this.leave();
     this.stream?.getTracks().forEach((track) => track.stop());
     this.stream = null;
     this.video.srcObject = null;
@@ -134,26 +127,37 @@ class Live {
 
   // The connection
 
-  connect(text) {
+  leave() {
+    if (this.link) this.left = this.link.leave();
+    this.link = null;
+  }
+
+  /** Connect when the last connection has ended: the place that it holds may be the last free one. */
+  async connectAnew(text) {
+    const { stream } = this;
+    this.leave();
     this.setState("connecting");
-    if (text) tell(this.show.message, text, "working");
-    const socket = new WebSocket(socketUrl("/live"));
-    socket.binaryType = "arraybuffer";
-    this.socket = socket;
-    this.sender?.stop();
-    this.sender = new FrameSender(this.video, this.stream.getVideoTracks()[0], socket);
-    this.refused = false;
     this.answeredAt = performance.now();
-    socket.onopen = () => this.send({ type: "start", sensitivity: Number(this.set.sensitivity.value) });
-    socket.onmessage = (message) => this.socket === socket && this.onMessage(JSON.parse(message.data));
-    socket.onclose = () => this.socket === socket && !this.refused && this.onLost("The connection to the server is lost.");
+    tell(this.show.message, text, "working");
+    await this.left;
+    if (this.stream === stream && this.state === "connecting") this.connect();
+  }
+
+  connect() {
+    this.setState("connecting");
+    this.answeredAt = performance.now();
+    const start = { type: "start", sensitivity: Number(this.set.sensitivity.value) };
+    const link = new FrameLink(this.video, this.stream.getVideoTracks()[0], start, {
+      message: (message, picture) => this.onMessage(link, message, picture),
+      resize: () => this.link === link && this.connectAnew("The picture's size has changed: starting anew."),
+      close: () => this.link === link && this.onLost("The connection to the server is lost."),
+    });
+    this.link = link;
   }
 
   onLost(why) {
-    this.sender?.stop();
-    const socket = this.socket;
-    this.socket = null;
-    socket?.close();
+    this.link?.end();
+    this.link = null;
     const wait = RETRY_MS[this.attempt++];
     if (wait === undefined) {
       this.fail(`${why} The server does not answer: check that it runs and that the network is there, then press Start.`);
@@ -161,24 +165,19 @@ class Live {
     }
     this.setState("lost");
     tell(this.show.message, `${why} Trying again (${this.attempt} of ${RETRY_MS.length}). The camera stays on; Stop ends it.`, "warning");
-    this.retry = setTimeout(() => this.connect(""), wait);
+    this.retry = setTimeout(() => this.connect(), wait);
   }
 
-  send(message) {
-    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
-  }
-
-  onMessage(message) {
+  onMessage(link, message, picture) {
+    if (message.type === "event") this.onEvent(message.event);
+    else if (message.type === "ended") this.lines.push(JSON.stringify(message.event));
+    if (link !== this.link) return; // it is taking its leave
     this.answeredAt = performance.now();
-    if (message.type === "motion") this.onMotion(message);
-    else if (message.type === "event") this.onEvent(message.event);
+    if (message.type === "motion") this.onMotion(message, picture);
     else if (message.type === "ready") this.onReady(message);
     // Coming back, the place that is taken may be this page's own, which the server has not missed yet.
     else if (message.type === "error" && message.code === "full" && this.attempt) this.onLost("The server has no place yet.");
-    else if (message.type === "error") {
-      this.refused = true;
-      this.fail(message.message);
-    } else if (message.type === "ended") this.lines.push(JSON.stringify(message.event));
+    else if (message.type === "error") this.fail(message.message);
   }
 
   onReady(about) {
@@ -191,19 +190,21 @@ class Live {
     this.setState("running");
     this.runningMessage();
     if (document.hidden) this.onVisibility();
-    else this.sender.start();
+    else this.link.start();
   }
 
-  onMotion(message) {
+  onMotion(message, picture) {
     const now = performance.now();
-    this.sender.answered(message.number, (picture) => this.stage.draw(picture, message, Number(this.set.magnify.value)));
-    this.drawnAt = performance.now();
-    this.freshen(true);
     this.measured.answers += 1;
-    this.latencies.push(this.drawnAt - message.captured_ms);
-    if (this.latencies.length > 90) this.latencies.shift();
-    this.measured.latencies.push(this.drawnAt - message.captured_ms);
-    if (this.measured.latencies.length > 100_000) this.measured.latencies.shift();
+    if (picture) {
+      this.stage.draw(picture, message, Number(this.set.magnify.value));
+      this.drawnAt = performance.now();
+      this.freshen(true);
+      for (const [latencies, most] of [[this.latencies, 90], [this.measured.latencies, 100_000]]) {
+        latencies.push(this.drawnAt - message.captured_ms);
+        if (latencies.length > most) latencies.shift();
+      }
+    }
     if (message.regions) this.chart.add([message.time_s, ...message.regions]);
     this.latest = message;
     if (!this.chartDue) {
@@ -224,9 +225,10 @@ class Live {
     show.fps.textContent = message.fps ? `${message.fps.toFixed(1)} / s` : "–";
     show.latency.textContent = `${Math.round(median(this.latencies))} ms`;
     const server = Object.values(message.drops).reduce((a, b) => a + b, 0);
-    const page = Object.values(this.sender.drops).reduce((a, b) => a + b, 0);
+    this.link.count();
+    const page = Object.values(this.link.drops).reduce((a, b) => a + b, 0);
     show.drops.textContent = `${server + page}`;
-    show.drops.title = JSON.stringify({ ...this.sender.drops, server: message.drops });
+    show.drops.title = JSON.stringify({ ...this.link.drops, server: message.drops });
     show.quality.textContent = message.quality === undefined ? "–" : percent(message.quality);
     const hints = message.hints.map((key) => this.about.hints[key] ?? key);
     if (hints.join() !== this.shownHints) {
@@ -263,16 +265,7 @@ class Live {
 
   onSize() {
     const { videoWidth: width, videoHeight: height } = this.video;
-    const size = `${width}x${height}`;
-    const changed = this.size && this.size !== size && ["running", "paused"].includes(this.state);
-    this.size = size;
     this.video.parentElement.style.aspectRatio = width && height ? `${width} / ${height}` : "";
-    if (changed) {
-      // A phone was turned: pictures of two sizes cannot be compared.
-      this.send({ type: "stop" });
-      this.refused = true;
-      this.connect("The picture's size has changed: starting anew.");
-    }
   }
 
   watch() {
@@ -283,7 +276,7 @@ class Live {
     }
     if (this.state === "connecting" && now - this.answeredAt > 3 * STALL_MS) this.onLost("The server does not answer.");
     if (this.state !== "running") return;
-    const waiting = this.sender.waiting.size;
+    const { waiting } = this.link.state;
     if (waiting && now - this.answeredAt > STALL_MS) this.onLost("The network has stalled: no answer for five seconds.");
     else if (!waiting && now - this.answeredAt > STALL_MS && !document.hidden) {
       tell(this.show.message, "The camera gives no pictures. If its light is off, press Stop and Start; if it has a lid, open it.", "warning");
@@ -299,7 +292,7 @@ class Live {
     if (this.fresh === fresh) return;
     this.fresh = fresh;
     if (!fresh) this.stage.clear();
-    this.video.style.visibility = fresh && FrameSender.needsNoVideo ? "hidden" : "";
+    this.video.style.visibility = fresh && FrameLink.everyFrame ? "hidden" : "";
   }
 
   runningMessage() {
