@@ -104,6 +104,16 @@ class Recogniser:
         return self._last.time_s - self._first_s if self._last else 0.0
 
     @property
+    def sensitivity(self) -> float:
+        """See `Config.sensitivity`. It may be set at any time, and holds for what is decided from then on."""
+        return self._spotter.sensitivity
+
+    @sensitivity.setter
+    def sensitivity(self, value: float) -> None:
+        self.config = replace(self.config, sensitivity=value)
+        self._spotter.sensitivity = value
+
+    @property
     def rejected(self) -> dict[str, int]:
         """Candidate movements that were turned down, by cause."""
         return dict(sorted(self._spotter.rejected.items()))

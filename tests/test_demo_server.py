@@ -165,6 +165,20 @@ def test_another_sensitivity_holds_from_then_on(client, frames):
     assert ended["rejected"].get("unsure", 0) >= 1
 
 
+def test_another_sensitivity_forgets_nothing_that_was_seen(client, frames):
+    """It is changed in the midst of an expression, which is found all the same."""
+    messages: list[dict] = []
+    with client.websocket_connect("/live") as socket:
+        socket.send_json({"type": "start", "sensitivity": 0.0})
+        _send(socket, frames[:66], messages)
+        socket.send_json({"type": "sensitivity", "value": 0.5})
+        _send(socket, frames[66:], messages, first=1066)
+        socket.send_json({"type": "stop"})
+        _until(socket, "ended", messages)
+    found = [onset for kind, onset, *_ in _expressions(messages) if kind == "micro_expression"]
+    assert found and abs(found[0] - 60) <= 2
+
+
 def test_the_visitor_beyond_the_limit_is_told_so_and_a_place_becomes_free(landmarker):
     with _client(landmarker, visitors=2) as client:
         with client.websocket_connect("/live") as first, client.websocket_connect("/live") as second:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,7 @@ from streamer.demo.thumbnails import Thumbnails
 from streamer.engine import Engine, load_engine
 from streamer.errors import StreamerError
 from streamer.events import to_dict
-from streamer.messages import (
-    Event,
-    FaceFound,
-    FaceLost,
-    Frame,
-    MacroExpression,
-    MicroExpression,
-    StreamStarted,
-)
+from streamer.messages import Event, FaceFound, FaceLost, Frame, StreamStarted
 from streamer.pipeline import Recogniser
 from streamer.tracking import MediaPipeTracker
 
@@ -49,13 +41,6 @@ class Models:
     engine: str
 
 
-@dataclass(frozen=True)
-class _Sensitivity:
-    """From here on, another sensitivity. value: 0..1, see `Config.sensitivity`."""
-
-    value: float
-
-
 class LiveSession:
     """Frames in by `offer`, messages out by `post`; never waits for either side.
 
@@ -64,7 +49,7 @@ class LiveSession:
 
     Args:
         models: what to load.
-        sensitivity: 0..1.
+        sensitivity: 0..1, see `Config.sensitivity`; the attribute may be set at any time.
         buffer_frames: frames that wait; beyond that the oldest is dropped and counted.
         most_fps: frames a second that are taken; more are dropped and counted.
         post: takes the messages.
@@ -75,11 +60,9 @@ class LiveSession:
     ) -> None:
         self.drops = Drops()
         self._models = models
-        self._config = Config(sensitivity=sensitivity)
+        self.sensitivity = sensitivity
         self._post = post
-        self._channel: Channel[Packet | _Sensitivity] = Channel(
-            buffer_frames, Policy.DROP_OLDEST, lambda item: isinstance(item, Packet), self.drops
-        )
+        self._channel: Channel[Packet] = Channel(buffer_frames, Policy.DROP_OLDEST, drops=self.drops)
         self._allowance = self._most_fps = most_fps
         self._refilled_s = time.monotonic()
         self._reason = "stopped"
@@ -97,10 +80,6 @@ class LiveSession:
         self._allowance -= 1
         self._channel.put(packet)
 
-    def set_sensitivity(self, value: float) -> None:
-        """Spot with another sensitivity, 0..1, from now on."""
-        self._channel.put(_Sensitivity(value))
-
     def close(self, reason: str) -> None:
         """No more frames: work on what waits, then end. Returns at once."""
         self._reason = reason
@@ -114,20 +93,16 @@ class LiveSession:
         """Wait until everything is freed; after `close` or `abandon`."""
         self._thread.join()
 
-    @property
-    def alive(self) -> bool:
-        """Whether the session still holds memory."""
-        return self._thread.is_alive()
-
     # Below: the session's thread.
 
     def _run(self) -> None:
         try:
+            config = Config(sensitivity=self.sensitivity)
             engine = load_engine(self._models.engine, "cpu")
             try:
-                tracker = MediaPipeTracker(self._models.landmarker, self._config.tracking)
+                tracker = MediaPipeTracker(self._models.landmarker, config.tracking)
                 try:
-                    self._recognise(tracker, engine)
+                    self._recognise(config, tracker, engine)
                 finally:
                     tracker.close()
             finally:
@@ -146,14 +121,12 @@ class LiveSession:
         finally:
             self._channel.cancel()
 
-    def _recognise(self, tracker: MediaPipeTracker, engine: Engine) -> None:
-        stream = _Stream(self._config, tracker, engine, self._post, self.drops)
+    def _recognise(self, config: Config, tracker: MediaPipeTracker, engine: Engine) -> None:
+        stream = _Stream(config, tracker, engine, self._post, self.drops)
         self._post({"type": "ready", "hints": TEXTS, **about(engine)})
-        for item in self._channel:
-            if isinstance(item, Packet):
-                stream.take(item)
-            else:
-                stream.set_sensitivity(item.value)
+        for packet in self._channel:
+            stream.recogniser.sensitivity = self.sensitivity
+            stream.take(packet)
         stream.end(self._reason)
 
 
@@ -163,14 +136,12 @@ class _Stream:
     def __init__(
         self, config: Config, tracker: MediaPipeTracker, engine: Engine, post: Post, drops: Drops
     ) -> None:
-        self._config, self._tracker, self._engine = config, tracker, engine
-        self._post, self._drops = post, drops
-        self._recogniser = Recogniser(config, tracker, engine, live=True)
+        self._engine, self._post, self._drops = engine, post, drops
+        self.recogniser = Recogniser(config, tracker, engine, live=True)
         self._form, self._hints, self._faces = MotionForm(), Hints(), Thumbnails(lazy=True)
         self._times: deque[float] = deque(maxlen=512)
         self._first: Packet | None = None
         self._last_time_s = -1.0
-        self._frames = self._micro = self._macro = 0
         self._has_face = False
 
     def take(self, packet: Packet) -> None:
@@ -198,9 +169,8 @@ class _Stream:
                 )
             )
         self._last_time_s = time_s
-        self._frames += 1
         frame = Frame(index, time_s, packet.arrived_s, packet.colour, grey)
-        events, face, motion = self._recogniser.process(frame)
+        events, face, motion = self.recogniser.process(frame)
         if motion is not None:
             self._faces.add(frame, motion, packet.colour)
         for event in events:
@@ -221,32 +191,14 @@ class _Stream:
             message |= self._form.of(motion)
         self._post(message)
 
-    def set_sensitivity(self, value: float) -> None:
-        """Spotting starts anew: what was seen before was judged by the other sensitivity."""
-        if value == self._config.sensitivity:
-            return
-        self._has_face = False
-        self._config = replace(self._config, sensitivity=value)
-        self._recogniser = Recogniser(self._config, self._tracker, self._engine, live=True)
-
     def end(self, reason: str) -> None:
         """Report the end."""
-        ended = replace(
-            stream_ended(self._recogniser, reason, self._drops.snapshot()),
-            frames=self._frames,
-            duration_s=max(self._last_time_s, 0.0),
-            micro_expressions=self._micro,
-            macro_expressions=self._macro,
-        )
+        ended = stream_ended(self.recogniser, reason, self._drops.snapshot())
         self._post({"type": "ended", "event": to_dict(ended)})
 
     def _send_event(self, event: Event) -> None:
         if isinstance(event, FaceFound | FaceLost):
             self._has_face = isinstance(event, FaceFound)
-        if isinstance(event, MicroExpression | MacroExpression):
-            self._micro += isinstance(event, MicroExpression)
-            self._macro += isinstance(event, MacroExpression)
-            event = replace(event, id=self._micro + self._macro)
         self._post({"type": "event", "event": event_form(event, self._faces)})
 
     def _rate(self, time_s: float) -> float | None:

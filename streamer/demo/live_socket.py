@@ -147,7 +147,7 @@ class LiveSockets:
                 paused = kind == "pause"
                 last_frame_s = time.monotonic()
             elif kind == "sensitivity":
-                session.set_sensitivity(_share(message.get("value")))
+                session.sensitivity = _share(message.get("value"))
             else:
                 raise _End("bad", "The page and the server do not fit together: reload the page.")
 
