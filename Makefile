@@ -1,7 +1,8 @@
 # make run    set up .venv, then recognise micro-expressions on camera 0 (or the sample clip, without one)
 # make test   set up .venv with what the checks need, then ruff, pyright and pytest
+#             (the demo's page is tested where there is a Chromium: apt-get install chromium)
 # make test-trt  build TensorRT-RTX engines, without a GPU, in a .venv-trt of its own (300 MB more); with one, run them
-# make test-browser  the demo's page in Chromium (apt-get install chromium), some minutes
+# make test-browser  the demo's page alone, in Chromium; screenshots are left in build/demo-screenshots
 # make clean  remove .venv and what the checks left
 #
 # Variables: PYTHON=python3.12   the Python to make .venv with (3.10 to 3.12; after make clean)
@@ -33,7 +34,7 @@ test: lint
 	$(BIN)/python -m pytest
 
 test-browser: $(VENV)/.test
-	BROWSER_TESTS=1 $(BIN)/python -m pytest tests/test_demo_browser.py
+	$(BIN)/python -m pytest tests/test_demo_browser.py
 
 test-trt: $(VENV)-trt/.test-trt
 	$(VENV)-trt/bin/python -m pytest tests/test_tensorrt.py tests/test_gpu.py
