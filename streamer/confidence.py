@@ -1,4 +1,5 @@
-"""How likely a movement is an expression: the evidence on its shape, and one logistic regression."""
+"""How likely a movement is an expression: the evidence on its shape, and a logistic regression for brief and
+one for slow ones."""
 
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ ERROR_MEMORY = 4.0
 WEIGHTS = Path(__file__).parent / "data" / "confidence.json"
 
 
+KINDS = ("micro", "macro")
 EVIDENCE = (
     "coherence",
     "roughness",
@@ -37,33 +39,36 @@ CERTAIN = 50.0
 
 
 @cache
-def weights() -> dict[str, float]:
-    """Of `confidence_of`, by name of the evidence, and "constant". `python -m streamer.bench calibrate` fits
-    them to clips of known truth and says what they keep (docs/signal.md).
+def weights() -> dict[str, dict[str, float]]:
+    """Of `confidence_of`, by kind, then by name of the evidence, and "constant". `python -m streamer.bench
+    calibrate` fits them to clips of known truth and says what they keep (docs/signal.md).
 
     Raises:
         EngineError: the file is missing or damaged.
     """
     try:
-        known = {
-            str(k): float(v) for k, v in json.loads(WEIGHTS.read_text(encoding="utf-8"))["weights"].items()
-        }
+        listed = json.loads(WEIGHTS.read_text(encoding="utf-8"))["weights"]
+        known = {kind: {str(k): float(v) for k, v in listed[kind].items()} for kind in KINDS}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise EngineError(f"{WEIGHTS} is missing or damaged: install the program again") from error
-    if set(known) != {"constant", *EVIDENCE} or not all(map(math.isfinite, known.values())):
-        raise EngineError(f"{WEIGHTS} does not hold a number for each of constant, {', '.join(EVIDENCE)}")
+    for kind, values in known.items():
+        if set(values) != {"constant", *EVIDENCE} or not all(map(math.isfinite, values.values())):
+            raise EngineError(
+                f"{WEIGHTS} does not hold a number for each of constant, {', '.join(EVIDENCE)} under {kind}"
+            )
     return known
 
 
-def confidence_of(evidence: dict[str, float]) -> float:
-    """Probability (0..1) that a movement is an expression: logistic regression on its evidence, by name:
+def confidence_of(kind: str, evidence: dict[str, float]) -> float:
+    """Probability (0..1) that a movement is an expression: logistic regression on its evidence, with weights
+    of its kind ("micro" or "macro"). Evidence, by name:
 
     coherence, symmetry, breadth: see below. roughness: logarithm of what the fitted course leaves, RMS, over
     its height. fall: how unlike the fall is to the rise, a logarithm. short: seconds below 0.16. noise:
     logarithm of the running noise. strength: logarithm of the peak displacement. light: likeness with the
     light. leaked: what was taken out for the head meanwhile, over the height.
     """
-    known = weights()
+    known = weights()[kind]
     logit = known["constant"] + sum(known[name] * value for name, value in evidence.items())
     return 1.0 / (1.0 + math.exp(-min(max(logit, -CERTAIN), CERTAIN)))
 

@@ -25,6 +25,7 @@ class Bounds:
 Positive = Annotated[float, Bounds(above=0.0)]
 Share = Annotated[float, Bounds(most=1.0)]
 Count = Annotated[int, Bounds(least=1.0)]
+CropSize = Annotated[float, Bounds(least=20.0, most=400.0)]
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,9 @@ class TrackingConfig:
 class MotionConfig:
     """Registration on the face-stabilised crop."""
 
-    crop_iod_min_px: Positive = 80.0
+    crop_iod_min_px: CropSize = 80.0
     """Smallest inter-ocular distance in the crop, pixels: smaller faces are enlarged."""
-    crop_iod_max_px: Positive = 100.0
+    crop_iod_max_px: CropSize = 100.0
     """Largest inter-ocular distance in the crop, pixels: larger faces are reduced."""
     window: Positive = 0.18
     """Side of the matched patch, IOD."""
@@ -248,8 +249,7 @@ class Config:
     engine: str = "gtsgn-simulated"
     """Engine name (a folder of engines/), a path to one, or "auto": the default, on a GPU if there is one."""
     sensitivity: Share = 0.5
-    """Micro-expressions of a confidence of at least 1 - this are reported; a higher one finds more, right and
-    wrong."""
+    """Movements of a confidence of at least 1 - this are reported; a higher one finds more, right and wrong."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the classifier runs."""
     landmarker: Path | None = None

@@ -160,7 +160,7 @@ class KeyFrames:
         apex = onset + measured displacement.
     strength: peak displacement of the most moved node, IOD.
     snr: height of the fitted course over its noise.
-    confidence: probability (0..1) that the movement is an expression; 1 for a macro-expression.
+    confidence: probability (0..1) that the movement is an expression.
     evidence: what the confidence was computed from, by name, see `streamer.confidence`.
     decided_frame: index of the last frame that the decision needed.
     """

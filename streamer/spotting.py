@@ -86,7 +86,7 @@ class Spotter:
 
     Args:
         config: settings.
-        sensitivity: 0..1: micro-expressions of a confidence of at least 1 - sensitivity are reported.
+        sensitivity: 0..1: movements of a confidence of at least 1 - sensitivity are reported.
 
     Raises:
         EngineError: the weights of the confidence are missing or damaged.
@@ -460,7 +460,8 @@ class Spotter:
             "breadth": breadth(lengths[nodes]),
             "leaked": self._leaked(during, direction) / rise,
         }
-        confidence = confidence_of(evidence) if brief else 1.0
+        kind = "micro" if brief else "macro"
+        confidence = confidence_of(kind, evidence)
         if not confidence >= 1.0 - self.sensitivity:
             return "unsure"
 
@@ -468,7 +469,7 @@ class Spotter:
         residual = min(1.0, max(0.0, 1.0 - fall / rise))
         change = shares.reshape(NODE_COUNT, 2)
         return KeyFrames(
-            kind="micro" if brief else "macro",
+            kind=kind,
             onset=self._key(onset_s),
             apex=self._key(apex_s),
             offset=self._key(offset_s),

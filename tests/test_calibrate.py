@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -20,10 +21,10 @@ from streamer.simulation.render import Clip, Injection
 from streamer.spotting import Spotter
 
 
-def _event(onset_s: float, offset_s: float) -> KeyFrames:
+def _event(onset_s: float, offset_s: float, kind: Literal["micro", "macro"] = "micro") -> KeyFrames:
     apex_s = (onset_s + offset_s) / 2
     return KeyFrames(
-        kind="micro",
+        kind=kind,
         onset=KeyFrame(0, onset_s),
         apex=KeyFrame(1, apex_s),
         offset=KeyFrame(2, offset_s),
@@ -49,6 +50,18 @@ def test_a_candidate_is_true_false_or_neither():
     assert [(row.evidence["score"], row.found) for row in rows] == [(1.0, True), (4.0, False)]
 
 
+def test_a_slow_movement_is_judged_among_slow_ones():
+    events = [
+        _event(1.0, 1.3),
+        _event(6.0, 7.4, "macro"),
+        _event(9.0, 10.5, "macro"),
+        _event(1.0, 1.4, "macro"),
+    ]
+    rows = rows_of("face", events, [_truth(1.02, 1.32), _truth(6.0, 7.5)])
+    judged = [(row.kind, row.evidence["score"], row.found) for row in rows]
+    assert judged == [("micro", 1.0, True), ("macro", 6.0, True), ("macro", 9.0, False)]
+
+
 def _rows(count: int = 400) -> list[Row]:
     """True ones are more coherent, and, by the accident of these clips, rougher."""
     random = np.random.default_rng(2)
@@ -60,7 +73,7 @@ def _rows(count: int = 400) -> list[Row]:
             "roughness": 0.1 + 0.1 * found + random.normal(0, 0.1),
             "strength": random.normal(0, 1),
         }
-        rows.append(Row(f"face {k % 3}", evidence, found))
+        rows.append(Row(f"face {k % 3}", "micro", evidence, found))
     return rows
 
 
@@ -91,15 +104,23 @@ def weights_file(tmp_path, monkeypatch):
 
 def test_the_live_program_reads_what_is_written(weights_file):
     known = dict.fromkeys(confidence.EVIDENCE, 0.0) | {"constant": 1.0, "coherence": 2.0}
-    weights_file.write_text(json.dumps({"weights": known}))
-    assert confidence.confidence_of({"coherence": -0.5}) == pytest.approx(0.5)
-    assert confidence.confidence_of({"coherence": 1e6}) == pytest.approx(1.0)
-    assert confidence.confidence_of({"coherence": -1e6}) == pytest.approx(0.0)
+    weights_file.write_text(json.dumps({"weights": {"micro": known, "macro": known | {"constant": 0.0}}}))
+    assert confidence.confidence_of("micro", {"coherence": -0.5}) == pytest.approx(0.5)
+    assert confidence.confidence_of("micro", {"coherence": 1e6}) == pytest.approx(1.0)
+    assert confidence.confidence_of("micro", {"coherence": -1e6}) == pytest.approx(0.0)
+    assert confidence.confidence_of("macro", {"coherence": 0.0}) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(
     "content",
-    [None, "", "[]", '{"weights": 3}', '{"weights": {"constant": "x"}}', '{"weights": {"constant": 1.0}}'],
+    [
+        None,
+        "",
+        "[]",
+        '{"weights": 3}',
+        '{"weights": {"micro": {"constant": "x"}}}',
+        '{"weights": {"micro": {"constant": 1.0}, "macro": {"constant": 1.0}}}',
+    ],
 )
 def test_damaged_weights_are_told_at_the_start(weights_file, content):
     if content is not None:
@@ -109,16 +130,17 @@ def test_damaged_weights_are_told_at_the_start(weights_file, content):
 
 
 def test_a_run_from_end_to_end(monkeypatch, tmp_path, landmarker, capsys):
-    smile = Injection({"12": 1.0}, 2.0, 2.2, 2.4, 0.02, "I")
-    other = Injection({"4": 1.0}, 2.0, 2.2, 2.4, 0.02, "III")
+    slow = Injection({"12": 1.0}, 4.0, 4.7, 5.4, 0.02, "macro")
+    smile = (Injection({"12": 1.0}, 2.0, 2.2, 2.4, 0.02, "I"), slow)
+    other = (Injection({"4": 1.0}, 2.0, 2.2, 2.4, 0.02, "III"), slow)
     jobs = [
         Job("displacement", "2", 2.0, "tuning", "micro", RenderedClip("astronaut", clip, Encoding()))
         for clip in (
-            Clip(width=320, height=240, iod_px=70.0, duration_s=3.5, injections=(unit,), seed=3)
-            for unit in (smile, other)
+            Clip(width=320, height=240, iod_px=70.0, duration_s=7.5, injections=units, seed=3)
+            for units in (smile, other)
         )
     ]
-    monkeypatch.setattr(calibrate, "plan", lambda scope: jobs)
+    monkeypatch.setattr(calibrate, "plan", lambda scope: jobs if scope.axes == ("slow",) else [])
     monkeypatch.setattr(calibrate, "footage_of", lambda config: {})
     # Without candidates that are false there is nothing to tell apart: said, and nothing written.
     out = tmp_path / "weights.json"
@@ -135,4 +157,7 @@ def test_a_run_from_end_to_end(monkeypatch, tmp_path, landmarker, capsys):
     monkeypatch.setattr(calibrate, "left_out", lambda rows: probabilities(rows, fit(rows)))
     assert main(arguments) == 0
     assert "expressions kept" in capsys.readouterr().out
-    assert set(json.loads(out.read_text())["weights"]) == set(confidence.weights())
+    written = json.loads(out.read_text())["weights"]
+    assert {kind: set(w) for kind, w in written.items()} == {
+        k: set(w) for k, w in confidence.weights().items()
+    }

@@ -4,7 +4,8 @@
 
 The clips are those of the spotting benchmark's tuning set with other seeds, and the user's own footage, with
 expressions injected and as it is (then every event counts as false). Each candidate that the spotter would
-report at full sensitivity is one row: its evidence, and whether it is an expression.
+report at full sensitivity is one row: its evidence, and whether it is an expression. Micro- and
+macro-expressions have weights of their own.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from streamer.bench.clips import FootageClip, clips_folder, make_clip, read_json, write_json
 from streamer.bench.plan import Job, Scope, plan
 from streamer.bench.spotting import SpottingBenchConfig, footage_of
+from streamer.confidence import KINDS
 from streamer.config import Config
 from streamer.engine import Engine, load_engine
 from streamer.errors import SourceError, StreamerError, UsageError
@@ -34,6 +36,9 @@ from streamer.tracking import MediaPipeTracker
 
 AXES = ("displacement", "talking", "head-angle", "slow", "uninjected", "real", "real-uninjected")
 """Of the spotting benchmark: what the confidence is fitted to."""
+
+WHOLE = ("slow", "uninjected")
+"""Of these every clip, at either scale: from fewer, a slow expression is not told from a turn of the head."""
 
 SIGNS = {
     "coherence": 1,
@@ -74,15 +79,17 @@ class CalibrateConfig:
 
 @dataclass(frozen=True)
 class Row:
-    """One candidate. group: what it is left out with, the face. found: whether it is an expression."""
+    """One candidate. group: what it is left out with, the face. kind: of `streamer.confidence.KINDS`.
+    found: whether it is an expression."""
 
     group: str
+    kind: str
     evidence: dict[str, float]
     found: bool
 
 
 def candidates(path: Path, tracker: MediaPipeTracker, engine: Engine) -> list[KeyFrames]:
-    """All micro-expressions of a clip, whatever their confidence."""
+    """All movements of a clip, whatever their confidence."""
     config = replace(Config(), source=str(path))
     recogniser = Recogniser(config, tracker, engine)
     spotter = Spotter(config.spotting, sensitivity=1.0)
@@ -93,7 +100,7 @@ def candidates(path: Path, tracker: MediaPipeTracker, engine: Engine) -> list[Ke
                 motion = recogniser.process(message)[2]
                 events += [] if motion is None else spotter.update(motion)
     recogniser.close()
-    return [event for event in events if event.kind == "micro"]
+    return events
 
 
 def rows_of(group: str, events: Sequence[KeyFrames], truth: Sequence[dict[str, Any]]) -> list[Row]:
@@ -101,18 +108,23 @@ def rows_of(group: str, events: Sequence[KeyFrames], truth: Sequence[dict[str, A
 
     One that overlaps an expression without being it is neither right nor wrong, and left out.
     """
-    as_events = [
-        {name: {"time_s": getattr(event, name).time_s} for name in ("onset", "apex", "offset")}
-        for event in events
-    ]
-    brief = [e for e in truth if e["offset"]["time_s"] - e["onset"]["time_s"] <= MICRO_S + 1e-6]
-    found = {k for k, _ in match(as_events, brief)}
     spans = [(e["onset"]["time_s"], e["offset"]["time_s"]) for e in truth]
     rows = []
-    for k, event in enumerate(events):
-        span = (event.onset.time_s, event.offset.time_s)
-        if k in found or all(iou(span, other) == 0.0 for other in spans):
-            rows.append(Row(group, event.evidence, k in found))
+    for kind in KINDS:
+        own = [event for event in events if event.kind == kind]
+        as_events = [
+            {name: {"time_s": getattr(event, name).time_s} for name in ("onset", "apex", "offset")}
+            for event in own
+        ]
+        alike = [
+            e for e, (onset_s, offset_s) in zip(truth, spans, strict=True)
+            if (offset_s - onset_s <= MICRO_S + 1e-6) == (kind == "micro")
+        ]  # fmt: skip
+        found = {k for k, _ in match(as_events, alike)}
+        for k, event in enumerate(own):
+            span = (event.onset.time_s, event.offset.time_s)
+            if k in found or all(iou(span, other) == 0.0 for other in spans):
+                rows.append(Row(group, kind, event.evidence, k in found))
     return rows
 
 
@@ -128,7 +140,9 @@ def fit(rows: Sequence[Row]) -> dict[str, float]:
         raise StreamerError(f"{error.name} is missing: pip install -e '.[bench]'") from error
     labels = np.array([1.0 if row.found else -1.0 for row in rows])
     if abs(labels.sum()) == len(labels):
-        raise StreamerError("the clips gave no true or no false candidates: add --source or --scale full")
+        raise StreamerError(
+            "the clips gave no true or no false candidates of one kind: add --source or --scale full"
+        )
     names = list(rows[0].evidence)
     values = np.array([[row.evidence[name] for name in names] for row in rows])
     mean, deviation = values.mean(0), values.std(0) + 1e-9
@@ -199,7 +213,20 @@ def calibrate(config: CalibrateConfig) -> str:
     from tqdm import tqdm
 
     footage = footage_of(SpottingBenchConfig(source=config.source))
-    jobs = plan(Scope(config.scale, AXES, ("tuning", "own"), footage, peers=False, seed=config.seed))
+    jobs = [
+        job
+        for axis in AXES
+        for job in plan(
+            Scope(
+                "full" if axis in WHOLE else config.scale,
+                (axis,),
+                ("tuning", "own"),
+                footage,
+                peers=False,
+                seed=config.seed,
+            )
+        )
+    ]
     landmarker = find_landmarker(config.landmarker)
     cache = clips_folder(config.cache)
     engine = load_engine(config.engine, "cpu")
@@ -215,14 +242,20 @@ def calibrate(config: CalibrateConfig) -> str:
                     raise
                 continue  # footage without a face, say
             truth = read_json(path.with_suffix(".json"))["expressions"]
-            rows += rows_of(group_of(job), candidates(path, tracker, engine), truth)
+            found = rows_of(group_of(job), candidates(path, tracker, engine), truth)
+            # Slow movements of a real face that nobody injected may well be expressions.
+            rows += [r for r in found if r.kind == "micro" or not isinstance(job.description, FootageClip)]
     finally:
         tracker.close()
         engine.close()
-    weights, report = fit(rows), table(rows)
+    weights, report = {}, ""
+    for kind in KINDS:
+        own = [row for row in rows if row.kind == kind]
+        weights[kind] = {name: round(weight, 3) for name, weight in fit(own).items()}
+        report += f"**{kind}**: {table(own)}\nweights: {json.dumps(weights[kind])}\n\n"
     if config.out is not None:
-        write_json(config.out, {"weights": {name: round(weight, 3) for name, weight in weights.items()}})
-    return report + f"\nweights: {json.dumps({n: round(w, 2) for n, w in weights.items()})}\n"
+        write_json(config.out, {"weights": weights})
+    return report
 
 
 def group_of(job: Job) -> str:

@@ -167,6 +167,8 @@ def _whole_command(config: PipelineConfig, max_frames: int | None) -> tuple[floa
 def measure(config: PipelineConfig) -> dict[str, Any]:
     """All figures as one dictionary; see `table` for their meaning."""
     model = find_landmarker(config.landmarker)
+    with open_source(Config(source=config.source)):
+        pass  # a source that cannot be read says so here
     # First, while this process is small: a child's peak memory counts its parent's at the fork.
     memory_mb = _whole_command(config, None)[1]
     starts = [_whole_command(config, 1)[0] for _ in range(config.repeats)]

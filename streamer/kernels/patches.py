@@ -15,8 +15,8 @@ import numpy as np
 LEAST_EIGENVALUE = 0.1
 """Smallest mean squared gradient, in the patch's worst direction, that can be matched (grey levels / px)."""
 
-STEP_EPSILON = 0.003
-"""Step (px) that ends the iteration."""
+CLOSE_ENOUGH = 0.01
+"""Distance (px) from the answer that ends the iteration: what is left of it is extrapolated."""
 
 OSCILLATION = 0.01
 """Two steps (px) that undo each other to within this end the iteration halfway."""
@@ -175,23 +175,33 @@ def match_patches(
         if math.isnan(inverse[i, 0]):
             continue
         x, y = float(points[i, 0]) - half, float(points[i, 1]) - half
-        last_x, last_y = 0.0, 0.0
-        for step in range(iterations):
+        last_x, last_y, last = 0.0, 0.0, 0.0
+        for _ in range(iterations):
             if not (-side <= x < width and -side <= y < height):
                 error[i] = np.inf
                 break
-            right, down, error[i] = _mismatch(picture, x, y, patches[i], gradients[i], upper)
+            if 0 <= x < width - side - 1 and 0 <= y < height - side - 1:
+                right, down, error[i] = _mismatch(picture, x, y, patches[i], gradients[i], upper)
+            else:
+                right, down, error[i] = _mismatch_at_edge(picture, x, y, patches[i], gradients[i])
             dx = -(inverse[i, 0] * right + inverse[i, 1] * down)
             dy = -(inverse[i, 1] * right + inverse[i, 2] * down)
             x += dx
             y += dy
-            if dx * dx + dy * dy <= STEP_EPSILON * STEP_EPSILON:
+            size = math.hypot(dx, dy)
+            if size <= CLOSE_ENOUGH:
                 break
-            if step > 0 and abs(dx + last_x) < OSCILLATION and abs(dy + last_y) < OSCILLATION:
+            # Steps shrink geometrically: the sum of those to come (Aitken 1926), where that is little.
+            if size < 0.5 * last and size * size <= CLOSE_ENOUGH * last:
+                ratio = (dx * last_x + dy * last_y) / (last * last)
+                x += dx * ratio / (1.0 - ratio)
+                y += dy * ratio / (1.0 - ratio)
+                break
+            if abs(dx + last_x) < OSCILLATION and abs(dy + last_y) < OSCILLATION:
                 x -= 0.5 * dx
                 y -= 0.5 * dy
                 break
-            last_x, last_y = dx, dy
+            last_x, last_y, last = dx, dy, size
         points[i, 0], points[i, 1] = x + half, y + half
 
 
@@ -200,42 +210,53 @@ def match_patches(
 def _mismatch(
     picture: np.ndarray, x: float, y: float, patch: np.ndarray, gradient: np.ndarray, upper: np.ndarray
 ) -> tuple[float, float, float]:
-    """How the picture from (x, y) on (bilinear) differs from a patch.
+    """How the picture from (x, y) on (bilinear) differs from a patch; all of it lies in the picture.
 
-    Beyond the picture's edge the edge is repeated. upper: (S,) scratch, a row interpolated along x.
+    upper: (S,) scratch, a row interpolated along x.
 
     Returns:
         Sums of difference times gradient in x and in y, and the mean absolute difference.
     """
+    side = patch.shape[0]
+    left, top = math.floor(x), math.floor(y)
+    fx, fy = np.float32(x - left), np.float32(y - top)
+    ax, ay = np.float32(1) - fx, np.float32(1) - fy
+    right, down, total = np.float32(0), np.float32(0), np.float32(0)
+    line = picture[top, left : left + side + 1]
+    for column in range(side):
+        upper[column] = ax * np.float32(line[column]) + fx * np.float32(line[column + 1])
+    for row in range(side):
+        line = picture[top + row + 1, left : left + side + 1]
+        wanted, gx, gy = patch[row], gradient[0, row], gradient[1, row]
+        for column in range(side):
+            lower = ax * np.float32(line[column]) + fx * np.float32(line[column + 1])
+            difference = ay * upper[column] + fy * lower - wanted[column]
+            upper[column] = lower
+            right += difference * gx[column]
+            down += difference * gy[column]
+            total += abs(difference)
+    return right, down, total / np.float32(side * side)  # pyright: ignore[reportReturnType]
+
+
+@numba.njit(cache=True, nogil=True)
+def _mismatch_at_edge(
+    picture: np.ndarray, x: float, y: float, patch: np.ndarray, gradient: np.ndarray
+) -> tuple[float, float, float]:
+    """`_mismatch` where a part lies beyond the picture's edge: there the edge is repeated."""
     height, width = picture.shape
     side = patch.shape[0]
     left, top = math.floor(x), math.floor(y)
     fx, fy = np.float32(x - left), np.float32(y - top)
     ax, ay = np.float32(1) - fx, np.float32(1) - fy
     right, down, total = np.float32(0), np.float32(0), np.float32(0)
-    if left >= 0 and top >= 0 and left + side < width and top + side < height:
-        line = picture[top, left : left + side + 1]
+    for row in range(side):
+        r0, r1 = min(max(top + row, 0), height - 1), min(max(top + row + 1, 0), height - 1)
         for column in range(side):
-            upper[column] = ax * np.float32(line[column]) + fx * np.float32(line[column + 1])
-        for row in range(side):
-            line = picture[top + row + 1, left : left + side + 1]
-            wanted, gx, gy = patch[row], gradient[0, row], gradient[1, row]
-            for column in range(side):
-                lower = ax * np.float32(line[column]) + fx * np.float32(line[column + 1])
-                difference = ay * upper[column] + fy * lower - wanted[column]
-                upper[column] = lower
-                right += difference * gx[column]
-                down += difference * gy[column]
-                total += abs(difference)
-    else:
-        for row in range(side):
-            r0, r1 = min(max(top + row, 0), height - 1), min(max(top + row + 1, 0), height - 1)
-            for column in range(side):
-                s0, s1 = min(max(left + column, 0), width - 1), min(max(left + column + 1, 0), width - 1)
-                seen = ay * (ax * picture[r0, s0] + fx * picture[r0, s1])
-                seen += fy * (ax * picture[r1, s0] + fx * picture[r1, s1])
-                difference = np.float32(seen) - patch[row, column]
-                right += difference * gradient[0, row, column]
-                down += difference * gradient[1, row, column]
-                total += abs(difference)
+            s0, s1 = min(max(left + column, 0), width - 1), min(max(left + column + 1, 0), width - 1)
+            seen = ay * (ax * picture[r0, s0] + fx * picture[r0, s1])
+            seen += fy * (ax * picture[r1, s0] + fx * picture[r1, s1])
+            difference = np.float32(seen) - patch[row, column]
+            right += difference * gradient[0, row, column]
+            down += difference * gradient[1, row, column]
+            total += abs(difference)
     return right, down, total / np.float32(side * side)  # pyright: ignore[reportReturnType]
