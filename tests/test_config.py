@@ -238,7 +238,7 @@ def test_named_source_replaces_the_file_s(write, text: str, flag: str) -> None:
         (["--camera", "0", "--max-frames", "0"], "--max-frames is 0"),
         (["--camera", "0", "--capture.camera-fps", "nan"], "--capture.camera-fps is nan"),
         (["--camera", "0", "--tracking.min-confidence", "2"], "at most 1"),
-        (["--camera", "0", "--motion.crop-iod-min-px", "500"], "--motion.crop-iod-max-px"),
+        (["--camera", "0", "--motion.crop-iod-min-px", "300"], "--motion.crop-iod-max-px"),
         (["--config", "/nowhere/settings.yaml"], "--config /nowhere/settings.yaml cannot be read"),
     ],
 )
