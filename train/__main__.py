@@ -1,5 +1,5 @@
-"""python -m train: fit | export | sample | measure | variants | check |
-landmarks | magnifier | simulate."""
+"""python -m train: check | landmarks | loso | reproduce | tables | figures | fit | export | simulate |
+magnifier | sample | measure | variants | bench."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from train.export import ExportConfig, export
 from train.fit import fit
 from train.landmarks import LandmarksConfig, landmarks
 from train.loop import FitConfig
+from train.loso import LosoConfig, loso
 from train.magnify import MagnifierConfig, train_magnifier
 from train.measure import MeasureConfig, measure
+from train.reproduce import FiguresConfig, ReproduceConfig, TablesConfig, pages, reproduce
 from train.sample import SampleConfig, make_sample
 from train.simulated_database import SimulateDatabaseConfig, simulate_database
+from train.training_bench import BenchConfig, bench
 from train.variants import VariantsConfig, variants
 
 Command = (
@@ -31,6 +34,11 @@ Command = (
     | Annotated[LandmarksConfig, tyro.conf.subcommand("landmarks")]
     | Annotated[MagnifierConfig, tyro.conf.subcommand("magnifier")]
     | Annotated[SimulateDatabaseConfig, tyro.conf.subcommand("simulate")]
+    | Annotated[LosoConfig, tyro.conf.subcommand("loso")]
+    | Annotated[BenchConfig, tyro.conf.subcommand("bench")]
+    | Annotated[ReproduceConfig, tyro.conf.subcommand("reproduce")]
+    | Annotated[TablesConfig, tyro.conf.subcommand("tables")]
+    | Annotated[FiguresConfig, tyro.conf.subcommand("figures")]
 )
 
 
@@ -74,6 +82,14 @@ def _run(arguments: list[str] | None) -> int:
         print(landmarks(command))
     elif isinstance(command, MagnifierConfig):
         print(f"{command.out}: mean absolute error {train_magnifier(command):.4f} of a range of 2")
+    elif isinstance(command, ReproduceConfig):
+        print(reproduce(command))
+    elif isinstance(command, (TablesConfig, FiguresConfig)):
+        print(pages(command))
+    elif isinstance(command, LosoConfig):
+        print(loso(command))
+    elif isinstance(command, BenchConfig):
+        print(bench(command))
     elif isinstance(command, SimulateDatabaseConfig):
         print(f"{command.out}: {simulate_database(command)} simulated clips")
     else:

@@ -45,12 +45,13 @@ def write_text(path: Path, text: str) -> Path:
     return path
 
 
-def markdown_grid(grid: Grid) -> str:
-    """One table; a group's name is put before its columns' names."""
+def markdown_grid(grid: Grid, heading: str) -> str:
+    """One table, without its title if the heading says the same; a column's name follows its group's."""
     heads = [
         f"{group}: {name}".strip(": ") if group else name for group, names in grid.header for name in names
     ]
-    lines = [f"## {grid.title}", "", "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    lines = [] if grid.title == heading else [f"## {grid.title}", ""]
+    lines += ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     lines += ["| " + " | ".join(row) + " |" for row in grid.rows]
     lines += ["", *grid.notes] if grid.notes else []
     return "\n".join(lines)
@@ -58,7 +59,11 @@ def markdown_grid(grid: Grid) -> str:
 
 def markdown(section: Section) -> str:
     """A section's Markdown file."""
-    parts = [f"# {section.title}", section.conditions, *(markdown_grid(grid) for grid in section.grids)]
+    parts = [
+        f"# {section.title}",
+        section.conditions,
+        *(markdown_grid(grid, section.title) for grid in section.grids),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -80,7 +85,7 @@ _STYLE = """
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e9ec; --soft: #a3adb6; --paper: #14181c;
   --line: #333b43; --head: #1e242a; --mark: #4a3b0c; --mark-ink: #ffe9a8; } }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 76rem; padding: 1.5rem; background: var(--paper); color: var(--ink);
+body { margin: 0 auto; max-width: 92rem; padding: 1.5rem; background: var(--paper); color: var(--ink);
   font: 15px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.6rem; margin: 0 0 .5rem; } h2 { font-size: 1.2rem; margin: 2.5rem 0 .3rem; }
 h3 { font-size: 1rem; margin: 1.2rem 0 .4rem; }
@@ -104,16 +109,17 @@ figure { margin: .8rem 0; } figure img { max-width: 100%; height: auto; backgrou
 """
 
 
-def html_grid(grid: Grid) -> str:
-    """One table."""
+def html_grid(grid: Grid, heading: str) -> str:
+    """One table; its title is left out where the heading above says the same."""
     top = "".join(f'<th colspan="{len(names)}">{escape(group)}</th>' for group, names in grid.header)
     under = "".join(f'<th scope="col">{escape(name)}</th>' for _, names in grid.header for name in names)
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(value)}</td>" for value in row) + "</tr>\n" for row in grid.rows
     )
     notes = "".join(f'<p class="soft">{escape(note)}</p>' for note in grid.notes)
+    head = "" if grid.title == heading else f"<h3>{escape(grid.title)}</h3>\n"
     return (
-        f"<h3>{escape(grid.title)}</h3>\n"
+        f"{head}"
         f'<div class="wide"><table><thead><tr>{top}</tr><tr>{under}</tr></thead>\n'
         f"<tbody>{body}</tbody></table></div>{notes}"
     )
@@ -123,7 +129,7 @@ def html_section(section: Section) -> str:
     """A table or figure, under a heading that links can point to."""
     parts = [f'<section id="{escape(section.name)}"><h2>{escape(section.title)}</h2>']
     parts.append(f'<p class="soft">{escape(section.conditions)}</p>')
-    parts += [html_grid(grid) for grid in section.grids]
+    parts += [html_grid(grid, section.title) for grid in section.grids]
     if section.picture is not None:
         kind = "svg+xml" if section.picture.suffix == ".svg" else "png"
         data = base64.b64encode(section.picture.read_bytes()).decode()

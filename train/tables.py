@@ -13,8 +13,7 @@ from typing import Any, Literal
 from streamer.errors import UsageError
 from train.folds import Protocol
 from train.results import LAYERS, RunSpec
-
-Scale = Literal["quick", "full"]
+from train.scales import Scale, at_scale
 
 TABLES: tuple[str, ...] = ("III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "cross")
 """Those of the paper, and `cross`: across databases, where two are given."""
@@ -60,17 +59,6 @@ class Plan:
     def seeded(self, spec: RunSpec) -> list[RunSpec]:
         """The same with every seed."""
         return [replace(spec, seed=seed) for seed in range(self.seeds)]
-
-
-def at_scale(spec: RunSpec, scale: Scale) -> RunSpec:
-    """The spec as `scale` trains it. full: the paper's, each subject left out once. quick: three folds of
-    a third of the subjects each, fewer epochs, smaller pictures."""
-    pictures = spec.reads_pictures
-    if scale == "full":
-        return replace(spec, epochs=30 if pictures else 60, batch=32 if pictures else 64)
-    if pictures:
-        return replace(spec, groups=spec.groups or 3, epochs=6, batch=32, picture=96)
-    return replace(spec, groups=spec.groups or 3, epochs=30)
 
 
 @dataclass(frozen=True)
@@ -215,7 +203,7 @@ class _Builder:
         for tested in both:
             others = " and ".join(name for name in both if name != tested)
             spec = self.plan.spec(both, tested=tested, **settings)
-            rows.append(Row(f"trained on {others}, tested on {tested}", {"all": replace(spec, groups=0)}))
+            rows.append(Row(f"trained on {others}, tested on {tested}", {"all": spec}))
         note = "GTS-GN (layer 2) + LAM + AAU; negative, positive, surprise (MEGC). Not in the paper."
         return Table("cross", "Across databases, three classes", ("all",), tuple(rows), (note,))
 

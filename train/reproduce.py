@@ -1,0 +1,167 @@
+"""python -m train reproduce: the paper's tables and figures from a database on disk, by one command.
+
+    python -m train reproduce --dataset casme2 --root /data/CASME2 --out out/casme2 --scale quick
+
+Landmarks are measured (and kept), every run that a table or figure needs is trained (and kept), and pages are
+written. What is there already is not done again: an interrupted command goes on where it stopped, and
+`python -m train tables` and `figures` write the pages of an output folder anew without training anything.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from streamer.errors import UsageError
+from train.datasets import load
+from train.datasets.check import DatabaseName
+from train.folds import Protocol
+from train.landmarks import LandmarkConfig
+from train.loso import ExecutorConfig, open_executor
+from train.report import write_text
+from train.reproduce_pages import write_figures, write_report, write_tables
+from train.results import SweepResults, load_run
+from train.scales import Scale
+from train.sweep import run_sweep
+from train.sweep_data import Source, SweepData
+from train.tables import FIGURES, TABLES, Plan, figure_specs, runs_of, tables_of
+
+PLAN_FILE = "reproduction.json"
+
+
+@dataclass(frozen=True)
+class ReproduceConfig:
+    """Train and write the paper's tables and figures on your copy of a database."""
+
+    dataset: tuple[DatabaseName, ...]
+    """Which database, or two of them side by side; manifest: a CSV file of your own."""
+    root: tuple[Path, ...]
+    """Folder that each was unpacked into, in the same order."""
+    out: Path
+    """Folder for everything that comes of it."""
+    sheet: tuple[Path, ...] = ()
+    """Their annotations, if they do not lie there."""
+    scale: Scale = "quick"
+    """quick: a small version of every table, in minutes. full: each subject left out once, in hours."""
+    protocol: Protocol = "honest"
+    """honest: nothing is chosen on the test subject. paper: the best epoch is, which flatters; every page
+    says so."""
+    validation_subjects: int = 0
+    """honest: choose the epoch on so many inner subjects of each fold; 0 = a fixed number of epochs."""
+    seeds: int = 1
+    """Runs of each network, with other weights and orders, pooled."""
+    tables: tuple[str, ...] = TABLES
+    """Which tables: III to XI, and cross (two databases)."""
+    figures: tuple[str, ...] = FIGURES
+    """Which figures: 5 to 9, and confusion."""
+    cache: Path = Path("out/landmarks")
+    """Folder that measured landmarks are kept in."""
+    run: ExecutorConfig = field(default_factory=ExecutorConfig)
+    landmarks: LandmarkConfig = field(default_factory=LandmarkConfig)
+    """How nodes are found; the node set is each run's own."""
+
+
+@dataclass(frozen=True)
+class TablesConfig:
+    """Write the tables of an output folder anew from what was trained there; nothing is trained."""
+
+    out: Path
+    """Folder that `python -m train reproduce` wrote."""
+
+
+@dataclass(frozen=True)
+class FiguresConfig:
+    """Write the figures of an output folder anew from what was trained there; nothing is trained."""
+
+    out: Path
+    """Folder that `python -m train reproduce` wrote."""
+
+
+def _plan(config: ReproduceConfig, sources: list[Source]) -> Plan:
+    samples = [s for source in sources for s in load(source.database, source.root, source.sheet).samples]
+    return Plan(
+        databases=tuple(config.dataset),
+        scale=config.scale,
+        protocol=config.protocol,
+        validation_subjects=config.validation_subjects,
+        seeds=config.seeds,
+        tables=config.tables,
+        figures=config.figures,
+        magnification="factor" if config.landmarks.magnifier is None else "none",
+        pictures=all(sample.frames is not None for sample in samples),
+    )
+
+
+def _sources(config: ReproduceConfig) -> list[Source]:
+    """Raises: UsageError."""
+    names, roots = config.dataset, config.root
+    if len(names) != len(roots) or (config.sheet and len(config.sheet) != len(names)):
+        raise UsageError(
+            f"{len(names)} databases, {len(roots)} folders and {len(config.sheet)} sheets: give one --root "
+            f"for each --dataset, and no --sheet or one for each"
+        )
+    if not names or len(set(names)) < len(names):
+        raise UsageError("--dataset: name one database or several different ones")
+    if config.seeds < 1:
+        raise UsageError("--seeds must be at least 1")
+    sheets = config.sheet or (None,) * len(names)
+    return [Source(*each) for each in zip(names, roots, sheets, strict=True)]
+
+
+def reproduce(config: ReproduceConfig, progress: bool = True) -> str:
+    """Measure, train and write; returns a few lines for the user.
+
+    Raises:
+        UsageError: flags that do not fit together. Others as `train.sweep.run_sweep`.
+    """
+    sources = _sources(config)
+    plan = _plan(config, sources)
+    tables_of(plan), figure_specs(plan)  # what is asked for wrongly is said before hours are spent
+    executor = open_executor(config.run)
+    write_text(config.out / PLAN_FILE, json.dumps(asdict(plan), indent=1) + "\n")
+    data = SweepData(sources, config.landmarks, config.cache, config.run.workers, progress)
+    results = run_sweep(runs_of(plan), data, config.out, executor, progress)
+    return _pages(config.out, plan, results, "all", tuple(data.failed))
+
+
+def read_plan(out: Path) -> Plan:
+    """The plan of an output folder.
+
+    Raises:
+        UsageError: there is none.
+    """
+    try:
+        values = json.loads((out / PLAN_FILE).read_text(encoding="utf-8"))
+        lists = ("databases", "tables", "figures")
+        return Plan(**(values | {name: tuple(values[name]) for name in lists}))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UsageError(
+            f"{out}: no {PLAN_FILE} that can be read ({error}): run `python -m train reproduce` first"
+        ) from error
+
+
+def pages(config: TablesConfig | FiguresConfig) -> str:
+    """Tables or figures from the runs that are in the folder; nothing is trained.
+
+    Raises:
+        UsageError: no plan, or a run is missing.
+    """
+    plan = read_plan(config.out)
+    what = "tables" if isinstance(config, TablesConfig) else "figures"
+    results = tuple(load_run(config.out, spec) for spec in runs_of(plan))
+    return _pages(config.out, plan, SweepResults(config.out, results), what, ())
+
+
+def _pages(out: Path, plan: Plan, results: SweepResults, what: str, failed: tuple[str, ...]) -> str:
+    tables = write_tables(out, plan, results) if what != "figures" else []
+    figures = write_figures(out, plan, results) if what != "tables" else []
+    lines = []
+    if tables:
+        lines.append(f"{len(tables)} tables in {out / 'tables'}")
+    if figures:
+        lines.append(f"{len(figures)} figures in {out / 'figures'}")
+    if what == "all":
+        lines.append(f"all of it on one page: {write_report(out, plan, results, tables + figures, failed)}")
+    simulated = "SIMULATED data: " if results.simulated else ""
+    return simulated + "; ".join(lines)
