@@ -3,6 +3,10 @@
 `OneFold` is the network itself. `ManyFolds` holds the weights of K networks in tensors with a leading fold
 dimension and runs them as one computation (`torch.func.vmap`): what fills a GPU, on which a single small
 network leaves most of it idle. Batch normalisation takes its statistics in each fold apart.
+
+Graph networks are trained in double precision. Training amplifies differences in the last digit: in single
+precision the two forms, or two kinds of processor, disagree on every thirtieth sample after 30 epochs. In
+double precision they agree on all, at about twice the time.
 """
 
 from __future__ import annotations
@@ -77,11 +81,13 @@ class FoldNetworks(ABC):
     def __init__(self, learners: list[Learner], data: RunData, device: torch.device) -> None:
         self.folds = len(learners)
         self.parameters_each = sum(p.numel() for p in learners[0].parameters())
-        self._inputs = torch.from_numpy(data.inputs).to(device)
+        self._device, self._pictures = device, data.inputs.dtype == np.uint8
+        dtype = torch.float32 if self._pictures else torch.float64
+        inputs = torch.from_numpy(data.inputs)
+        self._inputs = inputs.to(device) if self._pictures else inputs.to(device, dtype)
         self._label = torch.from_numpy(data.label).to(device)
-        self._units = torch.from_numpy(data.units).to(device)
-        self._pictures = self._inputs.dtype == torch.uint8
-        self._device = device
+        self._units = torch.from_numpy(data.units).to(device, dtype)
+        self._learners = [learner.to(device, dtype) for learner in learners]
 
     @property
     @abstractmethod
@@ -137,7 +143,7 @@ class OneFold(FoldNetworks):
 
     def __init__(self, learners: list[Learner], data: RunData, device: torch.device) -> None:
         super().__init__(learners, data, device)
-        self._learner = learners[0].to(device)
+        self._learner = self._learners[0]
 
     @property
     def trained(self) -> list[Tensor]:
@@ -164,10 +170,8 @@ class ManyFolds(FoldNetworks):
 
     def __init__(self, learners: list[Learner], data: RunData, device: torch.device) -> None:
         super().__init__(learners, data, device)
-        parameters, buffers = stack_module_state(list[nn.Module](learners))
-        self._parameters = {n: p.detach().to(device).requires_grad_() for n, p in parameters.items()}
-        self._buffers = {name: buffer.to(device) for name, buffer in buffers.items()}
-        self._learner = learners[0].to(device)  # its code alone; its weights are not looked at
+        self._parameters, self._buffers = stack_module_state(list[nn.Module](self._learners))
+        self._learner = self._learners[0]  # its code alone; its weights are not looked at
 
     @property
     def trained(self) -> list[Tensor]:

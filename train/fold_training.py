@@ -171,15 +171,15 @@ class _Training:
         """What the k-th fold gives."""
         answers = self.networks.answers(padded([each.test for each in self.folds]))
         tested = len(fold.test)
-        state = {name: tensor[k].cpu().numpy() for name, tensor in self.networks.state().items()}
+        state = {name: _float32(tensor[k]) for name, tensor in self.networks.state().items()}
         heads, spec = answers.action_units, self.spec
         w = state.get("loss.aau.w", np.zeros(0, np.float32))
         two_streams = spec.model == "gts-gn"
         return FoldResult(
             name=fold.name,
             test=fold.test,
-            scores=answers.classes[k, :tested].cpu().numpy(),
-            action_units=heads[-1][k, :tested].cpu().numpy() if heads else np.zeros((tested, 0), np.float32),
+            scores=_float32(answers.classes[k, :tested]),
+            action_units=_float32(heads[-1][k, :tested]) if heads else np.zeros((tested, 0), np.float32),
             loss=self.history[0, :, k],
             accuracy=self.history[1, :, k],
             validation_accuracy=self.history[2, :, k] if self.chooses else np.zeros(0, np.float32),
@@ -193,7 +193,7 @@ class _Training:
                 if n.endswith("adjacency.learned")
             },
             features={
-                str(spec.fusion_layer + number): layer[k, :tested].cpu().numpy()
+                str(spec.fusion_layer + number): _float32(layer[k, :tested])
                 for number, layer in enumerate(answers.features)
                 if two_streams
             },
@@ -221,6 +221,10 @@ class _Training:
         self.best, self.history, self.score, self.epoch = found.best, found.history, found.score, found.chosen
         self.seconds_before = found.seconds
         return found.epoch
+
+
+def _float32(tensor: Tensor) -> NDArray[np.float32]:
+    return tensor.float().cpu().numpy()
 
 
 def padded(indices: Sequence[I64]) -> I64:

@@ -30,7 +30,7 @@ def at_scale(spec: RunSpec, scale: Scale) -> RunSpec:
     kind = "picture" if spec.reads_pictures else "graph"
     return replace(
         spec,
-        groups=0 if spec.tested else GROUPS[scale][kind],
+        groups=0 if spec.tested else spec.groups or GROUPS[scale][kind],
         epochs=EPOCHS[scale][kind],
         batch=BATCH[kind],
         learning_rate=LEARNING_RATE[kind],
