@@ -30,7 +30,6 @@ from train.figures_face import (
 )
 from train.paper import PAPER
 from train.results import LAYERS, RunResult
-from train.tables import BETAS
 from train.tables_cells import NAMES, Pooled
 
 mpl.rcParams.update(
@@ -196,19 +195,20 @@ def figure_8(conditions: str) -> Figure:
 
 
 def figure_9(databases: Mapping[str, Mapping[str, Pooled]], conditions: str) -> Figure:
-    """Accuracy over beta, ours with its interval, and the points that the paper gives."""
+    """Accuracy over beta (keys "beta 0.1" and so on), ours with its interval, and the paper's points."""
     figure = new_figure(4.6 * len(databases) + 0.6, 3.5, "Figure 9: accuracy over \u03b2", conditions)
     for place, (database, found) in zip(
         figure.subplots(1, len(databases), squeeze=False)[0], databases.items(), strict=True
     ):
-        intervals = [found[f"beta {beta:g}"].intervals["accuracy"] for beta in BETAS]
+        betas = [float(name.split()[1]) for name in found]
+        intervals = [each.intervals["accuracy"] for each in found.values()]
         middle, low, high = (
             np.array([100 * getattr(each, part) for each in intervals]) for part in ("value", "low", "high")
         )
         place.fill_between(
-            BETAS, low, high, color=BLUE, alpha=0.15, linewidth=0, label="95 % interval over subjects"
+            betas, low, high, color=BLUE, alpha=0.15, linewidth=0, label="95 % interval over subjects"
         )
-        place.plot(BETAS, middle, color=BLUE, marker="o", markersize=4, label="ours")
+        place.plot(betas, middle, color=BLUE, marker="o", markersize=4, label="ours")
         printed = {
             float(name.split()[1]): row[database].accuracy
             for name, row in PAPER["Figure 9"].items()
@@ -227,7 +227,7 @@ def figure_9(databases: Mapping[str, Mapping[str, Pooled]], conditions: str) -> 
         place.set_title(f"{NAMES.get(database, database)}{simulated}")
         place.set_xlabel("\u03b2")
         place.set_ylabel("ACC, %")
-        place.set_xticks(BETAS)
+        place.set_xticks(np.arange(1, 11) / 10)
         place.grid(axis="y", color="#e5e5e5")
         place.legend(frameon=False, fontsize=8)
     return figure
