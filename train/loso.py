@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from streamer.errors import UsageError
 from train.datasets import SettingName
@@ -100,7 +102,7 @@ class LosoConfig:
     """Folder for landmarks."""
     tensorboard: bool = False
     """Write loss and accuracy of each fold to OUT/tensorboard."""
-    run: ExecutorConfig = field(default_factory=ExecutorConfig)
+    run: Annotated[ExecutorConfig, tyro.conf.arg(prefix_name=False)] = field(default_factory=ExecutorConfig)
     landmarks: LandmarkConfig = field(default_factory=LandmarkConfig)
 
 
