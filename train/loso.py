@@ -40,6 +40,10 @@ class ExecutorConfig:
     """With ray: of the cluster ("auto", "HOST:6379"); empty: Ray's own workers on this machine."""
 
 
+ExecutorFlags = Annotated[ExecutorConfig, tyro.conf.arg(name="")]
+"""As a field of a command: --workers, not --run.workers."""
+
+
 def open_executor(config: ExecutorConfig) -> Executor:
     """The executor of these flags.
 
@@ -75,8 +79,6 @@ class LosoConfig:
     """Which network."""
     features: Literal["A", "B"] | None = None
     """Node features: A = (x, y), B = (x, y, D, alpha). By default B for gts-gn, A for the others."""
-    node_set: Literal["gm14", "dlib31", "dlib68"] = "gm14"
-    """Which nodes."""
     fusion_layer: int = 2
     """gts-gn: the layer, 1 to 4, after which its streams are summed."""
     lam: bool = True
@@ -102,7 +104,7 @@ class LosoConfig:
     """Folder for landmarks."""
     tensorboard: bool = False
     """Write loss and accuracy of each fold to OUT/tensorboard."""
-    run: Annotated[ExecutorConfig, tyro.conf.arg(prefix_name=False)] = field(default_factory=ExecutorConfig)
+    run: ExecutorFlags = field(default_factory=ExecutorConfig)
     landmarks: LandmarkConfig = field(default_factory=LandmarkConfig)
 
 
@@ -119,7 +121,7 @@ def spec_of(config: LosoConfig) -> RunSpec:
         setting=config.setting,
         model=config.model,
         type=config.features or ("B" if two_streams else "A"),
-        node_set=config.node_set,
+        node_set=config.landmarks.node_set,
         fusion_layer=config.fusion_layer,
         lam=config.lam and graph,
         au_loss=config.au_loss or ("aau" if two_streams else "none"),

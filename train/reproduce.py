@@ -18,7 +18,7 @@ from train.datasets import load
 from train.datasets.check import DatabaseName
 from train.folds import Protocol
 from train.landmarks import LandmarkConfig
-from train.loso import ExecutorConfig, open_executor
+from train.loso import ExecutorConfig, ExecutorFlags, open_executor
 from train.report import write_text
 from train.reproduce_pages import write_figures, write_report, write_tables
 from train.results import SweepResults, load_run
@@ -57,7 +57,7 @@ class ReproduceConfig:
     """Which figures: 5 to 9, and confusion."""
     cache: Path = Path("out/landmarks")
     """Folder that measured landmarks are kept in."""
-    run: ExecutorConfig = field(default_factory=ExecutorConfig)
+    run: ExecutorFlags = field(default_factory=ExecutorConfig)
     landmarks: LandmarkConfig = field(default_factory=LandmarkConfig)
     """How nodes are found; the node set is each run's own."""
 
