@@ -24,7 +24,8 @@ PATIENCE_MS = 60_000
 
 @pytest.fixture(scope="module")
 def server(landmarker) -> Iterator[Server]:
-    with Server("--limits.visitors", "1") as server:
+    # On every address, or it would turn away the name that test_a_page_that_is_not_secure gives it.
+    with Server("--limits.visitors", "1", "--host", "0.0.0.0") as server:
         yield server
 
 
@@ -48,10 +49,11 @@ def open_page(browser) -> Iterator[Callable]:
     """Opens the page and asserts, at the end, that nothing went wrong in it and nothing left this machine."""
     contexts, problems = [], []
 
-    def open_page(url: str, chromium=browser, **settings):
+    def open_page(url: str, chromium=browser, init: str = "", **settings):
         context = chromium.new_context(viewport={"width": 1280, "height": 900}, **settings)
         contexts.append(context)
         page = context.new_page()
+        page.add_init_script(init)
         page.set_default_timeout(PATIENCE_MS)
         own = url.split("/")[2]
 
@@ -142,6 +144,16 @@ def test_pause_resume_stop_and_everything_is_freed(server, open_page):
         page.wait_for_timeout(50)
 
 
+def test_a_browser_without_track_processors(server, browser, open_page):
+    """Firefox has none: there, frames come from the video element, one at a time."""
+    page = open_page(server.url, init="delete window.MediaStreamTrackProcessor")
+    _start(page)
+    assert page.evaluate("gtsgnDemo.live.link.constructor.everyFrame") is False
+    page.locator("#live .gd-micro").first.wait_for()
+    page.click("#live [data-do=stop]")
+    _says(page, "Stopped")
+
+
 def test_sensitivity_and_magnification(server, open_page):
     page = open_page(server.url)
     _start(page)
@@ -224,6 +236,7 @@ def test_stalled_and_restarted_server(server, open_page):
     page = open_page(server.url)
     _start(page)
     server.process.send_signal(signal.SIGSTOP)
+    _wait(page, "gtsgnDemo.live.link.drops.page > 0")  # no more than are allowed wait for an answer
     _says(page, "stalled")
     _shot(page, "network-stalled")
     server.process.send_signal(signal.SIGCONT)

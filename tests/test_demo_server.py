@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import struct
 import time
@@ -19,17 +20,24 @@ from starlette.websockets import WebSocketDisconnect
 
 from streamer.config import Config
 from streamer.demo.app import create_app, same_origin
+from streamer.demo.clips import ClipRefused
 from streamer.demo.settings import DemoConfig, Limits
 from streamer.engine import load_engine
 from streamer.errors import UsageError
 from streamer.messages import MacroExpression, MicroExpression
-from streamer.pipeline import Recogniser
+from streamer.pipeline import Recogniser, warm_up
 from streamer.sources import open_source
 from streamer.tracking import MediaPipeTracker
 
 SAMPLE = Path(__file__).parent.parent / "streamer" / "data" / "sample.mp4"
 SECONDS = 4.0
 """How much of the sample is sent: its first expression is over by then."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled() -> None:
+    """Kernels are compiled and cached, as before the first visitor: else each clip's process would do it."""
+    warm_up(Config(), load_engine(Config().engine, "cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +59,8 @@ def _jpeg(image: np.ndarray) -> bytes:
 
 
 def _client(landmarker: Path, **limits: float) -> TestClient:
-    return TestClient(create_app(DemoConfig(limits=replace(Limits(), **limits)), landmarker))
+    app = create_app(DemoConfig(limits=replace(Limits(), **limits)), landmarker)
+    return TestClient(app, headers={"host": "localhost"})
 
 
 @pytest.fixture
@@ -305,9 +314,34 @@ def test_every_answer_forbids_other_hosts(client):
     assert "default-src 'self'" in policy and "http" not in policy
 
 
-def test_gradios_upload_is_closed(client):
+def test_what_the_page_has_no_use_for_is_closed(client):
     assert client.post("/gradio_api/upload", files={"files": b"x"}).status_code == 403
-    assert client.get("/gradio_api/file=/etc/passwd").status_code == 403
+    for path in ("/gradio_api/file=/etc/passwd", "/file=/etc/passwd", "/gradio_api/%66ile=/etc/passwd"):
+        assert client.get(path).status_code == 403
+
+
+def test_other_names_of_this_machine_are_turned_away(landmarker):
+    """Any site can have its name lead to 127.0.0.1: its page would be of the same origin."""
+    there = {"host": "elsewhere.example:7860", "origin": "http://elsewhere.example:7860"}
+    with _client(landmarker) as client:
+        assert client.get("/health", headers=there).status_code == 403
+        with pytest.raises(WebSocketDisconnect), client.websocket_connect("/live", headers=there):
+            pass
+    open_to_all = create_app(DemoConfig(host="0.0.0.0"), landmarker)
+    behind_a_proxy = create_app(DemoConfig(names=("elsewhere.example",)), landmarker)
+    for app in (open_to_all, behind_a_proxy):
+        with TestClient(app) as client:
+            assert client.get("/health", headers=there).status_code == 200
+
+
+def test_more_websockets_than_the_limit_are_turned_away(landmarker):
+    with _client(landmarker, sockets=1) as client:
+        second = client.websocket_connect("/live")
+        with client.websocket_connect("/live"), pytest.raises(WebSocketDisconnect), second:
+            pass
+        with client.websocket_connect("/live") as socket:
+            socket.send_json(START)
+            _until(socket, "ready")
 
 
 def _finish(client: TestClient, key: str) -> dict:
@@ -398,6 +432,22 @@ def test_a_clip_whose_header_hides_its_length_is_cut(landmarker, short, tmp_path
             assert json.loads(lines[-1])["frames"] == 70
 
 
+def test_an_upload_that_comes_too_slowly_is_ended(landmarker):
+    async def drip():
+        yield b"a"
+        await asyncio.sleep(60)
+
+    async def upload(client: TestClient) -> None:
+        clips = client.app.state.clips  # pyright: ignore
+        with pytest.raises(ClipRefused, match="too slow"):
+            await clips.add("slow.mp4", 0.5, drip())
+        assert not len(clips)
+
+    with _client(landmarker, upload_s=0.01) as client:
+        assert client.portal is not None
+        client.portal.call(upload, client)
+
+
 def test_no_more_clips_than_there_is_room_for(landmarker, short):
     with _client(landmarker, clips=1) as client:
         key = client.post("/clips", content=short).json()["key"]
@@ -413,7 +463,8 @@ def test_keys_and_names_of_clips_reach_no_other_file(client):
 
 def test_the_servers_camera_is_shown_to_viewers(landmarker):
     app = create_app(DemoConfig(source="sample"), landmarker)
-    with TestClient(app) as client, client.websocket_connect("/server-camera") as socket:
+    client = TestClient(app, headers={"host": "localhost"})
+    with client, client.websocket_connect("/server-camera") as socket:
         while (message := socket.receive_json())["type"] != "picture":
             assert "gives no picture" not in message.get("message", "")
     assert message["jpeg"].startswith("/9j/")
@@ -423,7 +474,8 @@ def test_without_a_camera_the_viewer_is_told(client, landmarker):
     with client.websocket_connect("/server-camera") as socket:
         assert "--camera 0" in socket.receive_json()["message"]
     app = create_app(DemoConfig(source="/no/such/file.mp4"), landmarker)
-    with TestClient(app) as other, other.websocket_connect("/server-camera") as socket:
+    other = TestClient(app, headers={"host": "localhost"})
+    with other, other.websocket_connect("/server-camera") as socket:
         while "does not exist" not in (message := socket.receive_json()["message"]):
             assert "opened" in message
 

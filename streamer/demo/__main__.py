@@ -9,12 +9,10 @@ from collections.abc import Sequence
 
 import tyro
 
-from streamer.demo.settings import DemoConfig, check
+from streamer.demo.settings import OWN_MACHINE, DemoConfig, check
 from streamer.errors import EngineError, StreamerError, UsageError
 
 log = logging.getLogger(__name__)
-
-OWN_MACHINE = ("127.0.0.1", "localhost", "::1")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -28,7 +28,7 @@ from streamer.config import Config
 from streamer.demo.clips import FILES, ClipRefused, Clips
 from streamer.demo.live import Models
 from streamer.demo.live_socket import LiveSockets
-from streamer.demo.settings import DemoConfig
+from streamer.demo.settings import DemoConfig, allowed_names
 from streamer.demo.viewer import ServerCamera
 from streamer.sinks import printable
 
@@ -53,13 +53,19 @@ NAME_CHARACTERS = 80
 
 
 class Guard:
-    """Around all routes: adds `HEADERS`, and turns away what another site's page sends to this server, and
-    what would have Gradio take files: Gradio's part of the page only shows."""
+    """Around all routes: adds `HEADERS`, and turns away what another site's page sends to this server, what
+    the page has no use for (Gradio would take files, too), and too many WebSockets.
 
-    CLOSED = ("/gradio_api/upload", "/gradio_api/proxy", "/gradio_api/file", "/gradio_api/component_server")
+    names: under which requests are served, None for all. most: WebSockets at once.
+    """
 
-    def __init__(self, app: ASGIApp) -> None:
+    OWN = ("demo", "live", "server-camera", "clips", "health")
+    GRADIO = ("", "assets", "static", "svelte", "theme.css", "favicon.ico")
+
+    def __init__(self, app: ASGIApp, names: tuple[str, ...] | None, most: int) -> None:
         self.app = app
+        self._names, self._most = names, most
+        self._sockets = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -67,10 +73,14 @@ class Guard:
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         changes = scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD", "OPTIONS")
+        if self._names is not None and host_name(headers.get("host")) not in self._names:
+            await _refuse(scope, receive, send, f"Open this page as http://{self._names[0]} and its port.")
+            return
         if changes and not same_origin(headers.get("origin"), headers.get("host")):
             await _refuse(scope, receive, send, "This page belongs to another site.")
             return
-        if scope["path"].startswith(self.CLOSED):
+        first = scope["path"].lstrip("/").partition("/")[0]
+        if first not in self.OWN and (changes or first not in self.GRADIO):
             await _refuse(scope, receive, send, "This is closed: the demo has no use for it.")
             return
 
@@ -87,7 +97,21 @@ class Guard:
                 ]
             await send(message)
 
-        await self.app(scope, receive, send_with_headers)
+        if scope["type"] != "websocket":
+            await self.app(scope, receive, send_with_headers)
+        elif self._sockets >= self._most:
+            await _refuse(scope, receive, send, "Too many connections.")
+        else:
+            self._sockets += 1
+            try:
+                await self.app(scope, receive, send)
+            finally:
+                self._sockets -= 1
+
+
+def host_name(host: str | None) -> str | None:
+    """The name in a Host header, without its port."""
+    return urlsplit(f"//{host}").hostname if host else None
 
 
 def same_origin(origin: str | None, host: str | None) -> bool:
@@ -125,7 +149,7 @@ def create_app(config: DemoConfig, landmarker: Path) -> FastAPI:
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.lives = lives
-    app.add_middleware(Guard)
+    app.add_middleware(Guard, names=allowed_names(config), most=config.limits.sockets)
     app.mount("/demo", StaticFiles(directory=STATIC), name="demo")
     app.exception_handler(ClipRefused)(_refused)
 

@@ -40,6 +40,9 @@ from streamer.tracking import MediaPipeTracker
 MEMORY_BYTES = 3_000_000_000
 """Most data memory of this process."""
 
+FILE_BYTES = 500_000_000
+"""Largest file that this process may write: they lie in memory."""
+
 OPTIONS = {
     # A playlist would be a way to read other files of this machine: only formats that hold everything.
     "format_whitelist": "mov,matroska,webm,avi,mpeg,mpegts,ogg,flv,asf,gif",
@@ -103,6 +106,7 @@ def _limit_this_process() -> None:
         return
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
 
 
 def _work(job: Job) -> None:

@@ -177,9 +177,9 @@ class Clips:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             try:
-                size = await asyncio.wait_for(self._write(clip, body, file), self._limits.clip_kept_s)
+                size = await self._write(clip, body, file)
             except asyncio.TimeoutError:  # before OSError, which it is from Python 3.11 on
-                raise ClipRefused("The upload took too long: try a smaller clip.", 408) from None
+                raise ClipRefused("The upload is too slow: try a smaller clip.", 408) from None
             except OSError as error:
                 raise ClipRefused(f"The server cannot keep the clip: {error.strerror}.", 507) from error
         if size == 0:
@@ -187,9 +187,17 @@ class Clips:
         return str(path)
 
     async def _write(self, clip: Clip, body: AsyncIterator[bytes], file: BinaryIO) -> int:
-        """Write what comes, up to the limit; returns the number of bytes."""
-        size = 0
-        async for part in body:
+        """Write what comes, up to the limit; returns the number of bytes.
+
+        Raises:
+            asyncio.TimeoutError: it comes too slowly.
+        """
+        size, begun_s = 0, time.monotonic()
+        while True:
+            due_s = begun_s + self._limits.upload_s + size / self._limits.upload_bytes_s
+            part = await asyncio.wait_for(anext(body, None), due_s - time.monotonic())
+            if part is None:
+                return size
             size += len(part)
             if size > self._limits.clip_bytes:
                 raise ClipRefused(
@@ -199,7 +207,6 @@ class Clips:
                 )
             clip.asked_s = time.monotonic()
             file.write(part)
-        return size
 
     async def _run(self, clip: Clip, job: Job) -> None:
         async with self._turns:

@@ -42,6 +42,12 @@ class Limits:
     """Most frames of a clip."""
     clip_work_s: float = 900.0
     """Longest time that a clip is worked on."""
+    upload_s: float = 15.0
+    """An upload may take so long, and longer the more has come: see `upload_bytes_s`."""
+    upload_bytes_s: float = 100_000.0
+    """Slowest upload, bytes a second: a slower one is ended, as it holds the place of a clip."""
+    sockets: int = 64
+    """WebSockets at once, those who are told that there is no place among them; more are turned away."""
     clips: int = 6
     """Clips held at once, worked on or finished; a visitor's next clip replaces the last."""
     clips_running: int = 1
@@ -56,6 +62,9 @@ class DemoConfig:
 
     host: str = "127.0.0.1"
     """Address to serve on; 0.0.0.0 for every network, which then needs --tls-cert and --tls-key."""
+    names: tuple[str, ...] = ()
+    """Names under which a proxy on this machine serves the page: on the machine's own address, requests under
+    other names than its own are turned away, since any site can have its name lead there."""
     port: Annotated[int, tyro.conf.arg(metavar="1-65535")] = 7860
     """Port to serve on."""
     tls_cert: Path | None = None
@@ -71,6 +80,15 @@ class DemoConfig:
     landmarker: Path | None = None
     """A face_landmarker.task file to use instead of the cached one."""
     limits: Limits = field(default_factory=Limits)
+
+
+OWN_MACHINE = ("127.0.0.1", "localhost", "::1")
+"""Names of this machine that no other machine is reached by."""
+
+
+def allowed_names(config: DemoConfig) -> tuple[str, ...] | None:
+    """Names under which requests are served; None for every name."""
+    return (*OWN_MACHINE, *config.names) if config.host in OWN_MACHINE else None
 
 
 def check(config: DemoConfig) -> None:

@@ -65,7 +65,7 @@ function eventLine(event) {
   const text = {
     face_found: `Face found at ${at}`,
     face_lost: `Face lost at ${at}`,
-    stream_gap: `Hole of ${(event.gap_s ?? 0).toFixed(2)} s at ${at}: ${event.cause}`,
+    stream_gap: `No pictures for ${(event.gap_s ?? 0).toFixed(2)} s at ${at}`,
   }[event.type];
   if (!text) return null;
   const line = make("p", { className: "gd-line gd-dim" }, text);
@@ -82,7 +82,7 @@ export function showEvent(list, event, most) {
   if (event.type === "stream_gap" && last?.dataset.kind === "stream_gap") {
     const count = Number(last.dataset.count ?? 1) + 1;
     element.dataset.count = count;
-    element.append(` (${count} in a row)`);
+    element.append(` (${count} times in a row)`);
     last.remove();
   }
   list.prepend(element);

@@ -119,7 +119,9 @@ class ClipPage {
     const micro = this.found.filter((event) => event.type === "micro_expression").length;
     const ended = result.events.find((event) => event.type === "stream_ended");
     const early = ended && ended.reason !== "end of source" ? ` It ended early: ${ended.reason}.` : "";
-    this.end(`${result.name}: ${micro} micro-expressions and ${this.found.length - micro} longer movements in ${ended.frames} frames.${early}`, "good");
+    const count = (number, name) => `${number} ${name}${number === 1 ? "" : "s"}`;
+    const found = `${count(micro, "micro-expression")} and ${count(this.found.length - micro, "longer movement")}`;
+    this.end(`${result.name}: ${found} in ${ended.frames} frames.${early}`, "good");
     show.result.hidden = false;
     this.chart.clear();
     this.chart.names = result.about.regions.map((region) => region.name);
