@@ -44,7 +44,7 @@ def drawn_run(spec: RunSpec, right: float = 0.7, simulated: bool = True) -> RunR
         test = np.flatnonzero([person in part for person in persons])
         weights = np.arange(LAYERS, 0, -1, dtype=np.float32)[spec.fusion_layer - 1 :]
         streams = [("low", "high") if n <= spec.fusion_layer else ("fused",) for n in range(1, LAYERS + 1)]
-        lam = {
+        lam: dict[str, np.ndarray] = {
             f"{stream}.{n}": rng.normal(size=(nodes, nodes)).astype(np.float32) / n
             for n, kinds in enumerate(streams, 1)
             for stream in kinds
