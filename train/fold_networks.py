@@ -99,7 +99,7 @@ class FoldNetworks(ABC):
         """Name -> (K, ...) parameters and buffers: the tensors themselves."""
 
     @abstractmethod
-    def losses(self, samples: I64, views: I64, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def losses(self, samples: Tensor, views: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """(K,) losses and numbers of right answers in training mode. samples, views: (K, B) indices."""
 
     @abstractmethod
@@ -119,19 +119,24 @@ class FoldNetworks(ABC):
         """
         batch = PICTURES_BATCH if self._pictures else EVALUATION_BATCH
         with torch.no_grad():
-            chunks = torch.from_numpy(samples).to(self._device).split(batch, 1)
+            chunks = self.to_device(samples).split(batch, 1)
             parts = [self._answers(chunk) for chunk in chunks]
         heads = [torch.cat(head, 1) for head in zip(*(p.action_units for p in parts), strict=True)]
         pooled = [[f.mean((2, 3)) for f in p.features] for p in parts]
         features = [torch.cat(layer, 1) for layer in zip(*pooled, strict=True)]
         return Output(torch.cat([p.classes for p in parts], 1), heads, features)
 
-    def _batch(self, samples: I64, views: I64, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        s, v = torch.from_numpy(samples).to(self._device), torch.from_numpy(views).to(self._device)
-        x = self._inputs[s, v]
+    def to_device(self, indices: I64) -> Tensor:
+        """Indices where the data are."""
+        return torch.from_numpy(indices).to(self._device)
+
+    def _batch(
+        self, samples: Tensor, views: Tensor, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        x = self._inputs[samples, views]
         if self._pictures:
-            x = augmented(x.flatten(0, 1), rng).unflatten(0, s.shape)
-        return x, self._label[s], self._units[s]
+            x = augmented(x.flatten(0, 1), rng).unflatten(0, samples.shape)
+        return x, self._label[samples], self._units[samples]
 
     def _view0(self, samples: Tensor) -> Tensor:
         x = self._inputs[samples, 0]
@@ -152,7 +157,7 @@ class OneFold(FoldNetworks):
     def state(self) -> dict[str, Tensor]:
         return {name: tensor.detach()[None] for name, tensor in self._learner.state_dict().items()}
 
-    def losses(self, samples: I64, views: I64, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def losses(self, samples: Tensor, views: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         self._learner.train()
         x, label, units = self._batch(samples, views, rng)
         loss, right = self._learner(x[0], label[0], units[0])
@@ -182,7 +187,7 @@ class ManyFolds(FoldNetworks):
         both = self._parameters | self._buffers
         return {name: both[name].detach() for name in kept}
 
-    def losses(self, samples: I64, views: I64, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def losses(self, samples: Tensor, views: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         self._learner.train()
         x, label, units = self._batch(samples, views, rng)
 

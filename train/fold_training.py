@@ -124,20 +124,22 @@ class _Training:
         began = saved = time.monotonic()
         first = self._resume(checkpoint)
         total = len(samples)
+        picks, views_at = self.networks.to_device(samples), self.networks.to_device(views)
         for epoch in range(first, self.spec.epochs):
-            loss = right = torch.zeros(())
+            loss, right = [], []
             for step in range(epoch * self.steps, (epoch + 1) * self.steps):
                 rate = self.spec.learning_rate * learning_rate_factor(step, total)
                 for group in self.optimiser.param_groups:
                     group["lr"] = rate
                 rng = np.random.default_rng((self.spec.seed, step))
-                losses, hits = self.networks.losses(samples[step], views[step], rng)
+                losses, hits = self.networks.losses(picks[step], views_at[step], rng)
                 self.optimiser.zero_grad(set_to_none=True)
                 losses.sum().backward()
                 self.optimiser.step()
-                loss, right = loss + losses.detach().cpu(), right + hits.cpu()
-            self.history[0, epoch] = (loss / self.steps).numpy()
-            self.history[1, epoch] = (right / (self.steps * samples.shape[2])).numpy()
+                loss.append(losses.detach())
+                right.append(hits)
+            self.history[0, epoch] = torch.stack(loss).mean(0).cpu().numpy()
+            self.history[1, epoch] = torch.stack(right).sum(0).cpu().numpy() / (self.steps * samples.shape[2])
             if self.chooses:
                 self._validate(epoch)
             now = time.monotonic()

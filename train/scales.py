@@ -13,7 +13,7 @@ from train.results import RunSpec
 
 Scale = Literal["quick", "full"]
 
-EPOCHS = {"full": {"graph": 60, "picture": 40}, "quick": {"graph": 40, "picture": 6}}
+EPOCHS = {"full": {"graph": 60, "picture": 40}, "quick": {"graph": 30, "picture": 6}}
 GROUPS = {"full": {"graph": 0, "picture": 0}, "quick": {"graph": 3, "picture": 2}}
 BATCH = {"graph": 64, "picture": 32}
 LEARNING_RATE = {"graph": 2e-3, "picture": 1e-3}

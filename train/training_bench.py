@@ -46,7 +46,7 @@ PAPER = {
 }
 """Table III(b): milliseconds a sample on a GTX 1050, parameters."""
 
-BATCHES = (1, 32)
+BATCHES = (1, 8)
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,9 @@ def networks() -> dict[str, tuple[torch.nn.Module, np.ndarray, str]]:
     return built
 
 
-def measure_networks(rounds: int, block_s: float, progress: Callable[[str], None]) -> list[dict[str, Any]]:
+def measure_networks(
+    rounds: int, block_s: float, progress: Callable[[str], None], batches: tuple[int, ...] = BATCHES
+) -> list[dict[str, Any]]:
     """Table III(b): milliseconds a sample in eager PyTorch on one thread, by batch size, and parameters."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -108,13 +110,13 @@ def measure_networks(rounds: int, block_s: float, progress: Callable[[str], None
         contenders = [
             Contender(f"{name} {batch}", in_torch(network, np.repeat(inputs, batch, 0)))
             for name, (network, inputs, _) in built.items()
-            for batch in BATCHES
+            for batch in batches
         ]
         measured = measure_interleaved(contenders, rounds, block_s, progress)
     finally:
         torch.set_num_threads(threads)
     rows = []
-    slow = {batch: measured[f"ResNet18 (ST) {batch}"]["rounds_processor_p50"] for batch in BATCHES}
+    slow = {batch: measured[f"ResNet18 (ST) {batch}"]["rounds_processor_p50"] for batch in batches}
     for name, (network, _, about) in built.items():
         row: dict[str, Any] = {
             "network": name,
@@ -123,7 +125,7 @@ def measure_networks(rounds: int, block_s: float, progress: Callable[[str], None
             "paper_ms": PAPER.get(name, (None, None))[0],
             "paper_parameters": PAPER.get(name, (None, None))[1],
         }
-        for batch in BATCHES:
+        for batch in batches:
             figures = measured[f"{name} {batch}"]
             row[f"ms_{batch}"] = figures["p50"] / batch
             row[f"resnet18_st_over_{batch}"] = ratio(slow[batch], figures["rounds_processor_p50"])
@@ -191,7 +193,7 @@ def bench(config: BenchConfig) -> str:
     spec = RunSpec((config.dataset,), lam=True, au_loss="aau", fusion_layer=2)
     load = [os.getloadavg()[0]]
     figures: dict[str, Any] = {"machine": machine() | {"torch": torch.__version__}}
-    figures["networks"] = measure_networks(10 * config.rounds, 0.3, progress)
+    figures["networks"] = measure_networks(5 * config.rounds, 0.3, progress)
     run_data = data.of(spec)
     spec = replace(spec, epochs=config.epochs)
     figures["loso"] = measure_loso(run_data, spec, config.workers, config.rounds, progress)
@@ -231,7 +233,7 @@ Eager PyTorch, one thread, six classes, medians of interleaved rounds. The paper
 in what batches; its times are of a GTX 1050. Ratios are of processor time, median of the rounds.
 [../training.md](../training.md) explains how the parameter counts differ.
 
-| network | input | ms, batch 1 | ms a sample, batch 32 | ResNet18 (ST) ÷ it, batch 1 | the same, batch 32 \
+| network | input | ms, batch 1 | ms a sample, batch 8 | ResNet18 (ST) ÷ it, batch 1 | the same, batch 8 \
 | parameters | paper: ms | paper: parameters | difference |
 |---|---|---|---|---|---|---|---|---|---|
 """
