@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -44,6 +45,9 @@ mpl.rcParams.update(
     }
 )
 
+LETTERS_AN_INCH = 16
+"""Of the line at the foot of a figure."""
+
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK)
 
@@ -53,7 +57,8 @@ def new_figure(width: float, height: float, title: str, conditions: str) -> Figu
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=11, fontweight="bold", x=0.01, ha="left")
-    figure.supxlabel(conditions, fontsize=7.5, color="#555555", x=0.01, ha="left")
+    foot = textwrap.fill(conditions, int(LETTERS_AN_INCH * width))
+    figure.supxlabel(foot, fontsize=7.5, color="#555555", x=0.01, ha="left")
     return figure
 
 

@@ -150,7 +150,7 @@ def write_figures(out: Path, plan: Plan, results: SweepResults) -> list[Section]
                 said += f" Here {TSNE_GROUPS} folds, of which the larger is shown."
                 figure = figures.figure_7(first, said)
             elif number == "confusion":
-                figure = figures.figure_confusion(named, title, said)
+                figure = figures.figure_confusion(named, f"{title}, {NAMES.get(database, database)}", said)
             else:
                 draw = figures.figure_5 if number == "5" else figures.figure_6
                 figure = draw(first["LAM"], said)
