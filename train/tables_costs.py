@@ -123,4 +123,4 @@ def weights_grid(column: str, found: Pooled) -> Grid:
         + (f" Seed 0 of {len(found.results)}." if len(found.results) > 1 else "")
         + (" The paper's subjects stand in its order, which need not be ours." if by_fold else ""),
     )
-    return Grid("Table VIII: learned weights of the AAU loss", tuple(header), tuple(rows), notes)
+    return Grid("Table VIII: Learned weights of the AAU loss", tuple(header), tuple(rows), notes)
