@@ -32,6 +32,7 @@ EVIDENCE = (
     "symmetry",
     "breadth",
     "leaked",
+    "turn",
 )
 """What `confidence_of` goes by."""
 CERTAIN = 50.0
@@ -66,7 +67,8 @@ def confidence_of(kind: str, evidence: dict[str, float]) -> float:
     coherence, symmetry, breadth: see below. roughness: logarithm of what the fitted course leaves, RMS, over
     its height. fall: how unlike the fall is to the rise, a logarithm. short: seconds below 0.16. noise:
     logarithm of the running noise. strength: logarithm of the peak displacement. light: likeness with the
-    light. leaked: what was taken out for the head meanwhile, over the height.
+    light. leaked: what was taken out for the head meanwhile, over the height. turn: logarithm of how far
+    the head turned meanwhile.
     """
     known = weights()[kind]
     logit = known["constant"] + sum(known[name] * value for name, value in evidence.items())

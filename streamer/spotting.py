@@ -54,6 +54,7 @@ MOUTH = 10
 """Nodes 10..13 are the mouth: those that speech moves."""
 HEAD = 6
 MEASURED = slice(COMPONENTS, 2 * COMPONENTS)
+TURN = slice(2 * COMPONENTS + 4, 2 * COMPONENTS + HEAD)
 SURE = 0.9
 """Factor of `streamer.confidence.shrink` beyond which a node of the other part counts for the strength."""
 CAPACITY = 4096
@@ -94,7 +95,7 @@ class Spotter:
     rejected: how many candidates were turned down, by cause.
     """
 
-    def __init__(self, config: SpottingConfig, sensitivity: float = 0.5) -> None:
+    def __init__(self, config: SpottingConfig, sensitivity: float = 0.6) -> None:
         weights()  # now, not at the first event
         self.config = config
         self.sensitivity = sensitivity
@@ -459,6 +460,7 @@ class Spotter:
             "symmetry": symmetry(shares, nodes),
             "breadth": breadth(lengths[nodes]),
             "leaked": self._leaked(during, direction) / rise,
+            "turn": math.log(math.hypot(*np.ptp(self._values[during, TURN], axis=0).tolist()) + 0.01),
         }
         kind = "micro" if brief else "macro"
         confidence = confidence_of(kind, evidence)

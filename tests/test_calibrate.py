@@ -83,8 +83,16 @@ def test_the_fit_separates_and_no_sign_turns():
     assert weights["coherence"] > 5
     assert weights["roughness"] == 0.0
     judged, true = probabilities(rows, weights), np.array([row.found for row in rows])
-    assert judged[true].mean() > 0.9 > 0.1 > judged[~true].mean()
+    assert judged[true].mean() > 0.8 > 0.2 > judged[~true].mean()
     assert abs(left_out(rows) - judged).max() < 0.2
+
+
+def test_a_face_without_which_nothing_can_be_fitted_is_not_judged():
+    rows = [Row("one" if row.found else "other", row.kind, row.evidence, row.found) for row in _rows(40)]
+    rows.append(Row("other", "micro", rows[1].evidence, True))
+    judged = left_out(rows)
+    assert np.isnan([p for p, row in zip(judged, rows, strict=True) if row.group == "other"]).all()
+    assert np.isfinite([p for p, row in zip(judged, rows, strict=True) if row.group == "one"]).all()
 
 
 def test_one_kind_of_candidate_is_not_enough():

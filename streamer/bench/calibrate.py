@@ -49,11 +49,12 @@ SIGNS = {
     "symmetry": 1,
     "breadth": 1,
     "leaked": -1,
+    "turn": -1,
 }
 """Which way each evidence may point: few clips must not teach that roughness is a good sign. What is not
 named may point either way."""
 
-RIDGE = 0.002
+RIDGE = 0.02
 """Penalty on the square of each standardised weight."""
 
 
@@ -168,10 +169,14 @@ def probabilities(rows: Sequence[Row], weights: dict[str, float]) -> NDArray[np.
 
 
 def left_out(rows: Sequence[Row]) -> NDArray[np.float64]:
-    """(N,) confidence of each row by weights that were fitted without its group."""
-    judged = np.zeros(len(rows))
+    """(N,) confidence of each row by weights that were fitted without its group; NaN where the other groups
+    have no true or no false rows."""
+    judged = np.full(len(rows), np.nan)
     for group in {row.group for row in rows}:
-        weights = fit([row for row in rows if row.group != group])
+        others = [row for row in rows if row.group != group]
+        if len({row.found for row in others}) < 2:
+            continue
+        weights = fit(others)
         members = [k for k, row in enumerate(rows) if row.group == group]
         judged[members] = probabilities([rows[k] for k in members], weights)
     return judged
@@ -180,9 +185,16 @@ def left_out(rows: Sequence[Row]) -> NDArray[np.float64]:
 def table(rows: Sequence[Row]) -> str:
     """What a least confidence keeps, and the share that is true by confidence; groups left out in turn."""
     judged, true = left_out(rows), np.array([row.found for row in rows])
+    known = np.isfinite(judged)
+    judged, true = judged[known], true[known]
     lines = [
-        f"{len(rows)} candidates, {int(true.sum())} of them expressions (simulated); faces left out in turn",
+        f"{len(true)} candidates, {int(true.sum())} of them expressions (simulated); faces left out in turn",
         "",
+        *(
+            [f"{(~known).sum()} more could not be judged without their own face", ""]
+            if not known.all()
+            else []
+        ),
         "| confidence at least | expressions kept | false kept |",
         "|---|---|---|",
     ]
