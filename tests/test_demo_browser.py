@@ -113,7 +113,7 @@ navigator.mediaDevices.getUserMedia = async () => {
 
 
 def _play_first_expression(page) -> float:
-    """Start, and show the sample until its first expression is told; returns the time of the first frame, s."""
+    """Start, and show the sample until its first expression is told; the time of the first frame, seconds."""
     page.click("#live [data-do=start]")
     pictures, time_us, begun_s = _sample_jpegs(), 0, 0.0
     while page.evaluate("gtsgnDemo.live.state") != "running":  # a video without frames does not begin
