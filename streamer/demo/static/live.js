@@ -9,7 +9,8 @@ import { Stage } from "./stage.js";
 const STRIP_S = 8;
 const MOST_CARDS = 30;
 const STALL_MS = 5000; // frames went out and nothing came back for so long: the connection is given up
-const RETRY_MS = [500, 1000, 2000, 4000, 4000, 4000, 4000, 4000, 4000, 4000, 4000, 4000, 4000, 4000, 4000, 4000];
+const RETRY_MS = [500, 1000, 2000, 4000]; // the last again and again
+const RETRIES = 75; // five minutes: a busy machine may take one to start the server
 const FRESH_MS = 600; // an overlay older than that is taken away: the plain picture goes on below
 const TEXT_MS = 250; // figures change no faster than they can be read
 
@@ -158,13 +159,13 @@ class Live {
   onLost(why) {
     this.link?.end();
     this.link = null;
-    const wait = RETRY_MS[this.attempt++];
-    if (wait === undefined) {
+    const wait = RETRY_MS[Math.min(this.attempt, RETRY_MS.length - 1)];
+    if (++this.attempt > RETRIES) {
       this.fail(`${why} The server does not answer: check that it runs and that the network is there, then press Start.`);
       return;
     }
     this.setState("lost");
-    tell(this.show.message, `${why} Trying again (${this.attempt} of ${RETRY_MS.length}). The camera stays on; Stop ends it.`, "warning");
+    tell(this.show.message, `${why} Trying again (${this.attempt} of ${RETRIES}). The camera stays on; Stop ends it.`, "warning");
     this.retry = setTimeout(() => this.connect(), wait);
   }
 
