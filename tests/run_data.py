@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from streamer.graph import build_graphs
+from train.combinations import ACTION_UNIT_NAMES
 from train.results import RunSpec
-from train.simulate import ACTION_UNIT_NAMES, SimulationConfig, load_noise, simulate
+from train.simulate import SimulationConfig, simulate
 from train.sweep_data import RunData
+from train.tracker_noise import load_noise
 
 PERSONS = 5
 SMALL = RunSpec(epochs=3, batch=16)

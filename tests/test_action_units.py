@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from train.combinations import COMBINATIONS
 from train.datasets.action_units import OBJECTIVE_SETS, objective_class, parse_action_units
-from train.simulate import COMBINATIONS
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from train.checkpoint import load_checkpoint
 from train.datasets import load
 from train.loop import FitConfig
 from train.recorded import RecordedData, split_subjects
-from train.simulate import load_noise
+from train.tracker_noise import load_noise
 
 
 def flags(root: Path, out: Path, *more: str) -> list[str]:

@@ -11,16 +11,9 @@ import pytest
 from streamer.errors import UsageError
 from streamer.graph import NODES
 from streamer.simulation.facs import TEMPLATE_NODES
-from train.simulate import (
-    ACTION_UNIT_NAMES,
-    CLASSES,
-    COMBINATIONS,
-    TRACKER_NOISE_FILE,
-    SimulationConfig,
-    TrackerNoise,
-    load_noise,
-    simulate,
-)
+from train.combinations import ACTION_UNIT_NAMES, CLASSES, COMBINATIONS
+from train.simulate import SimulationConfig, simulate
+from train.tracker_noise import TRACKER_NOISE_FILE, TrackerNoise, load_noise
 
 # The objective classes' exact sets, without those that the nodes cannot see.
 OBJECTIVE = {

@@ -13,7 +13,7 @@ from streamer.standard_output import reader_left
 from train.datasets.check import CheckConfig, check
 from train.export import ExportConfig, export
 from train.fit import fit
-from train.landmarks import LandmarksConfig, landmarks
+from train.landmarks_command import LandmarksConfig, landmarks
 from train.loop import FitConfig
 from train.loso import LosoConfig, loso
 from train.magnify import MagnifierConfig, train_magnifier

@@ -11,11 +11,13 @@ from torch import nn
 
 from streamer.errors import UsageError
 from train.checkpoint import prepare_folder, save_checkpoint
+from train.combinations import ACTION_UNIT_NAMES, CLASSES
 from train.datasets.action_units import OBJECTIVE_NAMES
 from train.loop import FitConfig, Samples, fit_temperature, predict, probabilities, train
 from train.metrics import summarise
 from train.recorded import RecordedData
-from train.simulate import ACTION_UNIT_NAMES, CLASSES, Expressions, TrackerNoise, load_noise, simulate
+from train.simulate import Expressions, simulate
+from train.tracker_noise import TrackerNoise, load_noise
 
 AMPLITUDE_EDGES = (0.003, 0.005, 0.01, 0.02, 0.0301)
 """Bins of the peak displacement, IOD, for the figures by amplitude."""

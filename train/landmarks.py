@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -31,8 +31,7 @@ from streamer.landmarker_model import SHA256 as LANDMARKER_SHA256
 from streamer.sources.base import Picture
 from streamer.sources.images import numbered_images, read_image
 from train import landmark_sources, magnify
-from train.datasets import Sample, load
-from train.datasets.check import DatabaseName
+from train.datasets import Sample
 from train.landmark_cache import SampleNodes, kept_nodes, load_arrays, save_nodes
 from train.landmark_sources import Detector, magnified, measure_key_frames, open_detector, track
 from train.processes import run_jobs
@@ -321,43 +320,3 @@ def extract(
     if not kept:
         raise SourceError(f"none of {len(samples)} samples can be measured; the first: {failed[0]}")
     return Extracted(tuple(kept), np.stack(nodes), tuple(found), tuple(failed))
-
-
-@dataclass(frozen=True)
-class LandmarksConfig:
-    """Measure the landmarks of a database beforehand; a later command takes them from the cache."""
-
-    dataset: DatabaseName
-    """Which database; manifest: a CSV file of your own."""
-    root: Path
-    """Folder that it was unpacked into."""
-    sheet: Path | None = None
-    """Its annotations, if they do not lie there."""
-    cache: Path = Path("out/landmarks")
-    """Folder that results are kept in."""
-    workers: int = 1
-    """Processes."""
-    landmarks: LandmarkConfig = field(default_factory=LandmarkConfig)
-
-
-def landmarks(config: LandmarksConfig) -> str:
-    """Measure, and say what came of it.
-
-    Raises:
-        DatasetError: the database cannot be loaded. Others as `extract`.
-    """
-    if config.workers < 1:
-        raise UsageError("--workers must be at least 1")
-    database = load(config.dataset, config.root, config.sheet)
-    result = extract(database.samples, config.landmarks, config.cache, config.workers)
-    moved = np.linalg.norm(result.nodes[:, 0, 1] - result.nodes[:, 0, 0], axis=2).max(1)
-    low, middle, high = (100 * np.percentile(moved, [10, 50, 90])).tolist()
-    lines = [
-        f"{len(result.samples)} samples of {database.name} measured in {result.nodes.shape[1]} views"
-        + (" (SIMULATED)" if database.simulated else ""),
-        f"apex found by the tracker: {len(result.found)}",
-        f"peak displacement, inter-ocular distances: {middle:.2f} %, four of five {low:.2f} to {high:.2f} %",
-        f"left out: {len(database.missing) + len(result.failed)}",
-        *(f"  {line}" for line in (*database.missing, *result.failed)),
-    ]
-    return "\n".join(lines)

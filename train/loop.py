@@ -17,12 +17,13 @@ from tqdm import tqdm
 
 from streamer.errors import UsageError
 from streamer.graph import FeatureSpec, build_graphs
+from train.combinations import ACTION_UNIT_NAMES
 from train.datasets import SettingName
 from train.datasets.check import DatabaseName
 from train.landmarks import LandmarkConfig
 from train.losses import AuLossName, TotalLoss
 from train.models import GTSGN, ModelConfig, Output, build_model
-from train.simulate import ACTION_UNIT_NAMES, SimulationConfig
+from train.simulate import SimulationConfig
 
 
 @dataclass(frozen=True)

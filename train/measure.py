@@ -23,7 +23,7 @@ from streamer.simulation.facs import profile
 from streamer.simulation.portraits import portrait
 from streamer.simulation.render import Clip, Injection, Renderer
 from streamer.tracking import MediaPipeTracker
-from train.simulate import COMBINATIONS
+from train.combinations import COMBINATIONS
 
 NOISE_FILE = Path(__file__).with_name("tracker_noise.json")
 REFERENCE_IOD_PX = 110.0

@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 from torch import nn
 
 from streamer.errors import UsageError
+from train.combinations import ACTION_UNIT_NAMES, CLASSES
 from train.datasets import Sample, Selection, label_of, load, select
 from train.datasets.action_units import OBJECTIVE_NAMES
 from train.folds import Fold, check_folds
 from train.landmarks import extract
 from train.loop import FitConfig, Samples, probabilities
 from train.metrics import bootstrap_intervals, summarise
-from train.simulate import ACTION_UNIT_NAMES, CLASSES, TrackerNoise, simulate
+from train.simulate import simulate
+from train.tracker_noise import TrackerNoise
 
 AMPLITUDE_EDGES = (0.0, 0.003, 0.005, 0.01, 0.02, 1.0)
 """Bins of the measured peak displacement, IOD, for the figures by amplitude."""

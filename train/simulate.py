@@ -9,90 +9,19 @@ A network trained on this knows what FACS says and this file assumes, not how pe
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from streamer.errors import UsageError
 from streamer.simulation.facs import TEMPLATE_NODES, draw_field
+from train.combinations import ACTION_UNIT_NAMES, CLASSES, COMBINATIONS
+from train.tracker_noise import TrackerNoise, load_noise
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
-
-COMBINATIONS: dict[str, tuple[tuple[str, float], ...]] = {
-    "I": (("12", 5), ("6+12", 4), ("6+7+12", 1), ("7+12", 1), ("6", 0.5)),
-    "II": (("1+2", 4), ("25", 2), ("1+2+25", 2), ("25+26", 2)),
-    "III": (
-        ("4", 4),
-        ("4+7", 3),
-        ("4+5", 1),
-        ("4+5+7", 1),
-        ("4+6+7", 1),
-        ("4+38", 0.5),
-        ("23", 1.5),
-        ("17+24", 1.5),
-    ),
-    "IV": (
-        ("9", 2),
-        ("10", 2),
-        ("4+9", 2),
-        ("4+7+9", 1.5),
-        ("4+9+17", 1),
-        ("4+5+7+9", 0.5),
-        ("7+10", 1),
-        ("4+7+10", 1),
-    ),
-    "V": (("15", 3), ("1", 3), ("1+4", 2), ("15+17", 2), ("6+15", 1)),
-    "VII": (
-        ("14", 6),
-        ("17", 3),
-        ("14+17", 1.5),
-        ("18", 1),
-        ("24", 1),
-        ("26", 0.5),
-        ("4+12", 1),
-        ("4+14", 1),
-        ("4+15", 0.5),
-        ("4+17", 0.5),
-        ("1+2+4+15", 0.3),
-        ("1+12", 0.5),
-        ("1+2+12", 0.7),
-        ("1+2+14", 0.5),
-        ("1+2+17", 0.5),
-        ("10+12", 0.7),
-        ("10+17", 0.5),
-        ("12+14", 0.7),
-        ("12+15", 0.7),
-        ("12+17", 0.7),
-        ("12+24", 0.5),
-        ("12+25", 0.5),
-        ("14+24", 0.5),
-        ("15+25", 0.3),
-    ),
-}
-"""Action units and relative frequency by objective class.
-
-Classes I to V are the exact sets of the objective classes (Davison, Merghani and Yap, 2018); VII is any
-other set, here contempt (AU14), single units of the mouth and mixtures of two classes. Frequencies are
-rough figures. Left out: AU2 alone, which is in no class I to V but looks to the nodes like a raised brow
-(II); sets that differ from a set of another class only by what the 14 nodes cannot see (AU5 alone; 5+24,
-which looks like 24; units of the head and gaze); and class VI, which has too few
-samples in the databases (paper, Table I).
-"""
-
-CLASSES: tuple[str, ...] = tuple(COMBINATIONS)
-"""Class ids in the order of a network's outputs."""
-
-ACTION_UNIT_NAMES: tuple[str, ...] = tuple(
-    f"AU{number}" for number in (1, 2, 4, 6, 9, 10, 12, 14, 15, 17, 18, 23, 24, 25, 26, 38)
-)
-"""Action units in the order of a network's outputs: those that move a node. AU5 and AU7 do not."""
 
 _ONE_SIDED = frozenset({"1", "2", "6", "10", "12", "14", "15"})
 """Units that also occur on one half of the face alone."""
@@ -144,62 +73,6 @@ def _shape_modes() -> F64:
     modes[12, _BROWS, 1] = 0.015 * np.sign(x[_BROWS])  # one brow higher
     modes[13, [10, 12], 1] = (-0.012, 0.012)  # one corner of the mouth higher
     return modes
-
-
-@dataclass(frozen=True)
-class TrackerNoise:
-    """What the tracker makes of a true displacement, as `train.measure` found it.
-
-    attenuation_mean, attenuation_std: (14,): part of a node's own displacement that is read, and its
-        spread between expressions.
-    covariance: (28, 28): noise of (x0, y0, x1, ...) at `iod_px` pixels between the eyes, IOD squared;
-        the noise is constant in pixels.
-    crosstalk: (28, 28): covariance of what an expression of peak 1 adds to the reading besides: motion
-        of the skin around a node, and what the alignment of the whole face takes for head motion.
-    reference: where the figures come from.
-    """
-
-    attenuation_mean: F64
-    attenuation_std: F64
-    covariance: F64
-    iod_px: float
-    crosstalk: F64
-    reference: str
-
-
-TRACKER_NOISE_FILE = Path(__file__).with_name("tracker_noise.json")
-
-
-def load_noise(path: Path = TRACKER_NOISE_FILE) -> TrackerNoise:
-    """The measured noise of the tracker.
-
-    Raises:
-        UsageError: the file is missing, or not what `train.measure` writes.
-    """
-    try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        noise = TrackerNoise(
-            attenuation_mean=np.array(data["attenuation"]["mean"], np.float64),
-            attenuation_std=np.array(data["attenuation"]["std"], np.float64),
-            covariance=np.array(data["noise_iod"]["cov"], np.float64),
-            iod_px=float(data["noise_iod"]["iod_px"]),
-            crosstalk=np.array(data["crosstalk"]["cov_per_peak"], np.float64),
-            reference=str(data["noise_iod"]["reference"]),
-        )
-        shapes = [
-            field.shape
-            for field in (
-                noise.attenuation_mean,
-                noise.attenuation_std,
-                noise.covariance,
-                noise.crosstalk,
-            )
-        ]
-        if shapes != [(14,), (14,), (28, 28), (28, 28)]:
-            raise ValueError(f"shapes {shapes} instead of (14,), (14,), (28, 28), (28, 28)")
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{path}: no tracker noise file ({error!r}); restore it") from error
-    return noise
 
 
 @dataclass(frozen=True)

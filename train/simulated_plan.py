@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from train.simulate import COMBINATIONS
+from train.combinations import COMBINATIONS
 
 
 @dataclass(frozen=True)

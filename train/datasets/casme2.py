@@ -12,7 +12,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from train.datasets.errors import DatasetError
-from train.datasets.sample import Collector, Database, folder_named, image_root
+from train.datasets.folders import folder_named, image_root
+from train.datasets.sample import Collector, Database
 from train.datasets.sheets import Row, find_sheet, read_table
 
 FPS = 200.0

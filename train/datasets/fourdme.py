@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from train.datasets.sample import Collector, Database, folder_named
+from train.datasets.folders import folder_named
+from train.datasets.sample import Collector, Database
 from train.datasets.sheets import find_sheet, read_table
 
 FPS = 60.0

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from train.datasets.sample import Collector, Database, folder_named, image_root
+from train.datasets.folders import folder_named, image_root
+from train.datasets.sample import Collector, Database
 from train.datasets.sheets import find_sheet, read_table
 
 FPS = 90.0
