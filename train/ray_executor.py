@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 
 from streamer.errors import StreamerError, UsageError
+from streamer.fetching import one_line
 from train.executors import FoldJob, train_job
 from train.fold_files import FoldResult
 from train.sweep_data import RunData, code_digest
@@ -55,7 +56,10 @@ class RayExecutor:
             else:
                 ray.init(address="local", num_cpus=workers, **quiet)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise UsageError(f"no Ray cluster at {address or 'this machine'}: {error}") from error
+            raise UsageError(
+                f"no Ray cluster at {address or 'this machine'} ({one_line(error)}): check that it runs, and "
+                f"that its token is set up here if it asks for one"
+            ) from error
 
     def run(
         self, jobs: Sequence[FoldJob], data: Mapping[str, RunData]
