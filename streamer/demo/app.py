@@ -2,7 +2,7 @@
 
 /live                   WebSocket, see live_socket.py
 /server-camera          WebSocket, see viewer.py; only if the server was started with a camera
-POST /clips             a clip as the body, ?name=...&sensitivity=0.5; {"key": ...}
+POST /clips             a clip as the body, ?name=...&sensitivity=0.6; {"key": ...}
 POST /clips/sample      the bundled clip
 GET  /clips/KEY         {"state", "frames", "of", "error", "before"}
 GET  /clips/KEY/FILE    see clips.FILES
@@ -173,11 +173,11 @@ def create_app(config: DemoConfig, landmarker: Path) -> FastAPI:
             await camera.serve(socket)
 
     @app.post("/clips/sample")
-    async def add_sample(sensitivity: str = "0.5") -> dict[str, str]:
+    async def add_sample(sensitivity: str = "0.6") -> dict[str, str]:
         return {"key": await app.state.clips.add("sample", _sensitivity(sensitivity), None)}
 
     @app.post("/clips")
-    async def add_clip(request: Request, name: str = "clip", sensitivity: str = "0.5") -> dict[str, str]:
+    async def add_clip(request: Request, name: str = "clip", sensitivity: str = "0.6") -> dict[str, str]:
         shown = printable(name)[-NAME_CHARACTERS:].strip() or "clip"
         value = _sensitivity(sensitivity)
         length = request.headers.get("content-length", "0")
