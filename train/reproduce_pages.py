@@ -77,13 +77,13 @@ def _of_table(table: Table, results: SweepResults, plan: Plan) -> list[RunResult
 def table_section(table: Table, results: SweepResults, plan: Plan) -> Section:
     """One table with its differences and, for III and VIII, what else belongs to it."""
     runs = _of_table(table, results, plan)
-    title = f"Table {table.number}" if table.number != "cross" else "Across databases"
+    title = f"Table {table.number}: {table.title}" if table.number != "cross" else table.title
     name = f"table_{table.number}"
     said = conditions(runs, plan)
     if table.number == "VIII":
         (row,) = table.rows
         grids = [weights_grid(column, pooled(results, plan, spec)) for column, spec in row.specs.items()]
-        return Section(name, f"{title}: {table.title}", said, tuple(grids))
+        return Section(name, title, said, tuple(grids))
     cells = cells_of(table, results, plan)
     simulated = {
         column: any(cell.ours.first.simulated for cell in cells if cell.ours and cell.column == column)
@@ -95,7 +95,7 @@ def table_section(table: Table, results: SweepResults, plan: Plan) -> Section:
         grids.append(differences)
     if table.number == "III":
         grids.append(costs_grid())
-    return Section(name, f"{title}: {table.title}", said, tuple(grids), cells=tuple(csv_rows(cells, plan)))
+    return Section(name, title, said, tuple(grids), cells=tuple(csv_rows(cells, plan)))
 
 
 def write_tables(out: Path, plan: Plan, results: SweepResults) -> list[Section]:

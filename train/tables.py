@@ -203,7 +203,7 @@ class _Builder:
         settings: dict[str, Any] = {
             "model": "gts-gn", "setting": "megc3", "fusion_layer": 2, "lam": True, "au_loss": "aau",
         }  # fmt: skip
-        rows = [Row("both, one subject left out", {"all": self.plan.spec(both, **settings)})]
+        rows = [Row("both, each subject tested once", {"all": self.plan.spec(both, **settings)})]
         for tested in both:
             others = " and ".join(name for name in both if name != tested)
             spec = self.plan.spec(both, tested=tested, **settings)
