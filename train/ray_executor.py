@@ -7,9 +7,11 @@ Every machine needs this package in the same version; a worker with other code r
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from streamer.errors import StreamerError, UsageError
 from streamer.fetching import one_line
@@ -46,8 +48,7 @@ class RayExecutor:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         # Ray otherwise warns of a coming change in how it treats GPUs, which no task asks for.
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        import ray  # pyright: ignore[reportMissingImports]
-
+        ray: Any = importlib.import_module("ray")
         self._ray = ray
         quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
         try:
