@@ -1,7 +1,7 @@
 """How large a run is: `full` as in the paper, `quick` a true small version of it.
 
-The paper gives no numbers. These were set beforehand, the same for all models, so that the training samples
-are learnt (docs/reproduction.md); no figure of a test subject chose any of them.
+The paper gives no numbers. These are the same for all models, and so that the training samples are learnt
+(docs/reproduction.md says how they came about).
 """
 
 from __future__ import annotations
