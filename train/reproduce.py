@@ -25,7 +25,7 @@ from train.results import SweepResults, load_run
 from train.scales import Scale
 from train.sweep import run_sweep
 from train.sweep_data import Source, SweepData
-from train.tables import FIGURES, TABLES, Plan, figure_specs, runs_of, tables_of
+from train.tables import FIGURES, TABLES, Plan, runs_of
 
 PLAN_FILE = "reproduction.json"
 
@@ -117,11 +117,11 @@ def reproduce(config: ReproduceConfig, progress: bool = True) -> str:
     """
     sources = _sources(config)
     plan = _plan(config, sources)
-    tables_of(plan), figure_specs(plan)  # what is asked for wrongly is said before hours are spent
+    runs = runs_of(plan)  # what is asked for wrongly is said before hours are spent
     executor = open_executor(config.run)
     write_text(config.out / PLAN_FILE, json.dumps(asdict(plan), indent=1) + "\n")
     data = SweepData(sources, config.landmarks, config.cache, config.run.workers, progress)
-    results = run_sweep(runs_of(plan), data, config.out, executor, progress)
+    results = run_sweep(runs, data, config.out, executor, progress)
     return _pages(config.out, plan, results, "all", tuple(data.failed))
 
 
