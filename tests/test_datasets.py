@@ -333,6 +333,49 @@ def test_manifest(tmp_path: Path):
         load("manifest", path)
 
 
+def manifest(folder: Path, *lines: str) -> Path:
+    path = folder / "mine.csv"
+    path.write_text("\n".join(("subject,clip,folder,onset,offset,emotion", *lines, "")), encoding="utf-8")
+    return path
+
+
+def test_several_expressions_of_one_clip_are_several_samples(tmp_path: Path):
+    write_frames(tmp_path / "long", range(1, 60))
+    path = manifest(tmp_path, "anna,a,long,1,20,happiness", "anna,a,long,30,50,surprise")
+    database = load("manifest", path)
+    assert [sample.name for sample in database.samples] == ["manifest/anna/a", "manifest/anna/a_30"]
+    assert "row 3: a further expression of anna a: called a_30" in "".join(database.repaired)
+    path = manifest(tmp_path, "anna,a_30,long,1,20,", "anna,a,long,2,20,", "anna,a,long,30,50,")
+    with pytest.raises(DatasetError, match="row 4: anna a_30 is the name of another sample: rename"):
+        load("manifest", path)
+
+
+def test_one_name_for_the_clips_of_two_folders(tmp_path: Path):
+    for name in ("monday", "tuesday"):
+        write_frames(tmp_path / name, range(1, 20))
+    path = manifest(tmp_path, "anna,a,monday,,,happiness", "anna,a,tuesday,,,happiness")
+    with pytest.raises(DatasetError, match="row 3: anna a is in .*row 2 too, with other values"):
+        load("manifest", path)
+
+
+@pytest.mark.parametrize(("first", "second"), [("anna", "Anna"), ("1", "01"), ("anna b", "anna  b")])
+def test_one_person_written_in_two_ways(tmp_path: Path, first: str, second: str):
+    write_frames(tmp_path / "long", range(1, 60))
+    path = manifest(tmp_path, f"{first},a,long,1,20,", f"{second},b,long,30,50,")
+    with pytest.raises(DatasetError, match="row 3: subject .*row 2: write one person in one way"):
+        load("manifest", path)
+
+
+def test_images_of_a_simulated_tree_are_simulated_whoever_names_them(tmp_path: Path):
+    write_frames(tmp_path / "tree/frames/long", range(1, 20))
+    (tmp_path / "mine").mkdir()
+    path = manifest(tmp_path / "mine", "anna,a,../tree/frames/long,,,happiness")
+    assert not load("manifest", path).simulated
+    (tmp_path / "tree" / SIMULATED_MARK).write_text('{"simulated": true}', encoding="utf-8")
+    database = load("manifest", path)
+    assert database.simulated and database.samples[0].simulated
+
+
 # -- simulated, and the command ------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from streamer.errors import StreamerError
 from train.processes import run_jobs
 
 
@@ -31,6 +32,15 @@ def test_more_workers_give_the_same():
     assert sorted(run_jobs(double, [(k,) for k in range(5)], 2)) == [(k, 2 * k) for k in range(5)]
     with pytest.raises(ValueError, match="13"):
         list(run_jobs(double, [(k,) for k in range(10, 20)], 2))
+
+
+def die(_: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_is_an_error_of_one_line():
+    with pytest.raises(StreamerError, match="a worker process was killed.*the same command again"):
+        list(run_jobs(die, [(1,), (2,)], 2))
 
 
 PROGRAM = """

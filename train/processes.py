@@ -7,7 +7,10 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
+
+from streamer.errors import StreamerError
 
 Result = TypeVar("Result")
 
@@ -42,7 +45,8 @@ def run_jobs(
         start, arguments: called once in each process, before its first job.
 
     Raises:
-        What `work` raises, for the first job that fails; the others are given up.
+        What `work` raises, for the first job that fails; the others are given up. StreamerError: a process
+        was killed.
     """
     if workers == 1:
         if start is not None:
@@ -56,6 +60,11 @@ def run_jobs(
         try:
             for done in as_completed(numbers):
                 yield numbers[done], done.result()
+        except BrokenProcessPool as error:
+            raise StreamerError(
+                "a worker process was killed, for want of memory perhaps: give the same command again, with "
+                "fewer --workers; what is done is kept"
+            ) from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

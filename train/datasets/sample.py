@@ -120,6 +120,8 @@ class Collector:
     missing: list[str] = field(default_factory=list)
     _listed: dict[Path, dict[int, Path]] = field(default_factory=dict)
     _seen: dict[tuple[str, str, int], tuple[Row | None, tuple[object, ...]]] = field(default_factory=dict)
+    _spelled: dict[str, tuple[str, str]] = field(default_factory=dict)
+    _named: set[tuple[str, str]] = field(default_factory=set)
 
     @property
     def simulated(self) -> bool:
@@ -168,7 +170,8 @@ class Collector:
             emotion, objective, units: as written.
         """
         where = str(row) if row is not None else expected
-        told = (apex, offset, emotion, objective, units)
+        self._check_spelling(where, subject)
+        told = (apex, offset, emotion, objective, units, folder, landmarks)
         known = self._seen.setdefault((subject, clip, onset or 0), (row, told))
         if known[0] is not row:
             if known[1] != told:
@@ -199,7 +202,7 @@ class Collector:
             Sample(
                 database=self.name,
                 subject=subject,
-                clip=clip,
+                clip=self._clip_name(where, subject, clip, frames[0]),
                 fps=fps or self.fps,
                 onset=frames[0],
                 apex=frames[1],
@@ -211,9 +214,37 @@ class Collector:
                 objective=self._objective(where, objective, parsed.numbers, not parsed.unknown),
                 units=parsed.units,
                 source=where,
-                simulated=self.simulated,
+                simulated=self.simulated or _lies_in_simulated(folder if landmarks is None else landmarks),
             )
         )
+
+    def _check_spelling(self, where: str, subject: str) -> None:
+        """One person under two names would be trained and tested on.
+
+        Raises:
+            DatasetError: the subject was written otherwise before.
+        """
+        plain = str(int(subject)) if subject.isdecimal() else " ".join(subject.casefold().split())
+        written, first = self._spelled.setdefault(plain, (subject, where))
+        if written != subject:
+            raise DatasetError(
+                f"{where}: subject {subject!r} is {written!r} in {first}: write one person in one way, two "
+                f"persons more differently"
+            )
+
+    def _clip_name(self, where: str, subject: str, clip: str, onset: int) -> str:
+        """The clip's name; where an expression of the clip has it already, with the onset behind it.
+
+        Raises:
+            DatasetError: another clip is called so.
+        """
+        name = f"{clip}_{onset}" if (subject, clip) in self._named else clip
+        if (subject, name) in self._named:
+            raise DatasetError(f"{where}: {subject} {name} is the name of another sample: rename the clip")
+        if name != clip:
+            self.repaired.append(f"{where}: a further expression of {subject} {clip}: called {name}")
+        self._named.add((subject, name))
+        return name
 
     def _place(
         self,
@@ -297,7 +328,7 @@ class Collector:
             tuple(self.samples),
             tuple(self.repaired),
             tuple(self.missing),
-            self.simulated,
+            any(sample.simulated for sample in self.samples),
         )
 
 
@@ -307,10 +338,17 @@ def _nearest(numbers: Iterable[int], number: int) -> int:
 
 def is_simulated(root: Path) -> bool:
     """Whether a database's folder, or the folder it lies in, carries the mark of a simulated one."""
-    for folder in (root, root.parent):
-        try:
-            mark = json.loads((folder / SIMULATED_MARK).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        return bool(isinstance(mark, dict) and mark.get("simulated"))
-    return False
+    return _marked(root) or _marked(root.parent)
+
+
+def _lies_in_simulated(place: Path | None) -> bool:
+    """Whether images or landmarks lie in a simulated tree, whatever sheet names them."""
+    return place is not None and any(map(_marked, place.resolve().parents))
+
+
+def _marked(folder: Path) -> bool:
+    try:
+        mark = json.loads((folder / SIMULATED_MARK).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(isinstance(mark, dict) and mark.get("simulated"))
