@@ -202,7 +202,7 @@ class Collector:
             Sample(
                 database=self.name,
                 subject=subject,
-                clip=self._clip_name(where, subject, clip, frames[0]),
+                clip=self._clip_name(where, subject, clip, frames[0] if onset is None else onset),
                 fps=fps or self.fps,
                 onset=frames[0],
                 apex=frames[1],
