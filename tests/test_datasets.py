@@ -347,7 +347,9 @@ def test_several_expressions_of_one_clip_are_several_samples(tmp_path: Path):
     assert "row 3: a further expression of anna a: called a_30" in "".join(database.repaired)
     (tmp_path / "points.npz").write_bytes(b"")
     given = tmp_path / "given.csv"
-    given.write_text("subject,clip,landmarks,onset\n" + "".join(f"anna,a,points.npz,{n}\n" for n in (7, 8, 9)))
+    given.write_text(
+        "subject,clip,landmarks,onset\n" + "".join(f"anna,a,points.npz,{n}\n" for n in (7, 8, 9))
+    )
     assert [sample.clip for sample in load("manifest", given).samples] == ["a", "a_8", "a_9"]
     path = manifest(tmp_path, "anna,a_30,long,1,20,", "anna,a,long,2,20,", "anna,a,long,30,50,")
     with pytest.raises(DatasetError, match="row 4: anna a_30 is the name of another sample: rename"):
