@@ -9,6 +9,7 @@ from database_trees import manifest
 
 from train.__main__ import main
 from train.reproduce import read_plan
+from train.sweep import _locked
 
 
 def command(root: Path, out: Path, *more: str) -> list[str]:
@@ -26,7 +27,8 @@ def test_from_a_manifest_to_a_report_and_again(tmp_path, capsys):
     assert "| GTS-GN + LAM + AAU | " in table
     page = (out / "report.html").read_text()
     assert "Quick scale" in page and "Simulated" not in page and 'src="data:image/svg+xml' in page
-    plan = read_plan(out)
+    plan, keys = read_plan(out)
+    assert keys == [path.name for path in (out / "runs").iterdir()]
     assert plan.databases == ("manifest",) and not plan.pictures, "landmarks have no pictures"
     kept = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/fold_*")}
     assert len(kept) == 3
@@ -34,6 +36,23 @@ def test_from_a_manifest_to_a_report_and_again(tmp_path, capsys):
     assert {path: path.stat().st_mtime_ns for path in out.glob("runs/*/fold_*")} == kept, "not trained again"
     assert main(["tables", "--out", str(out)]) == 0
     assert (out / "tables" / "table_X.md").read_text() == table
+
+
+def test_pages_are_of_the_runs_that_the_last_command_asked_for(tmp_path, capsys):
+    root, out = manifest(tmp_path / "data", subjects=6), tmp_path / "out"
+    assert main(command(root, out)) == 0
+    (sheet,) = root.glob("*.csv")
+    rows = sheet.read_text().splitlines()
+    sheet.write_text("\n".join(rows[:-1]) + "\n")
+    assert main(command(root, out)) == 0
+    assert len(list((out / "runs").iterdir())) == 2, "the run of before is there, too"
+    assert main(["tables", "--out", str(out)]) == 0
+    assert "23 samples of 6 subjects" in (out / "tables" / "table_X.md").read_text()
+    plan = read_plan(out)
+    with _locked(out):
+        assert main(command(root, out, "--seeds", "2")) == 2
+    assert "another command is at work" in capsys.readouterr().err
+    assert read_plan(out) == plan, "a command that is refused changes nothing"
 
 
 @pytest.mark.parametrize(
@@ -44,6 +63,7 @@ def test_from_a_manifest_to_a_report_and_again(tmp_path, capsys):
         (["--seeds", "0"], "--seeds must be at least 1"),
         (["--tables", "XII"], "no table XII; there are: III IV"),
         (["--figures", "4"], "no figure 4; there are: 5 6"),
+        (["--tables", "cross"], "nothing of what is asked for needs a network"),
         (["--workers", "0"], "--workers must be at least 1"),
     ],
 )

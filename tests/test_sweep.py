@@ -104,6 +104,17 @@ def test_one_command_at_a_time_writes_into_a_folder(tmp_path: Path):
     assert len(sweep([GCN], tmp_path)) == 1
 
 
+def test_folds_outlive_a_damaged_description(tmp_path: Path):
+    sweep([GCN], tmp_path)
+    (description,) = tmp_path.glob("runs/*/run.json")
+    whole = description.read_text()
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/fold_*")}
+    description.write_text(whole[:50])
+    sweep([GCN], tmp_path)
+    assert description.read_text() == whole
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/fold_*")} == times
+
+
 def test_other_data_are_another_run(tmp_path: Path):
     a, b = sweep([GCN], tmp_path), sweep([GCN], tmp_path, seed=1)
     assert a[GCN].header.key != b[GCN].header.key

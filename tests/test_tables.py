@@ -17,12 +17,12 @@ from train.__main__ import main
 from train.figures import neighbours_alike
 from train.figures_face import strongest_edges
 from train.paper import PAPER
-from train.report import html_page
+from train.report import html_page, markdown_grid
 from train.reproduce import PLAN_FILE
 from train.reproduce_pages import conditions, table_section
 from train.results import SweepResults
 from train.tables import FIGURES, TABLES, Plan, runs_of, tables_of
-from train.tables_cells import Pooled, cells_of, csv_rows, pooled
+from train.tables_cells import Grid, Pooled, cells_of, csv_rows, pooled
 from train.tables_costs import seconds_a_sample
 
 ONE, BOTH = Plan(("casme2",)), Plan(("casme2", "samm"))
@@ -107,6 +107,36 @@ def test_other_samples_are_not_compared():
         Pooled((one,)).compared_with(Pooled((other,)))
 
 
+def test_rows_are_compared_on_the_samples_that_both_have():
+    spec = runs_of(ONE)[-1]
+    whole, worse = drawn_run(spec), drawn_run(spec, right=0.5)
+    lost = set(whole.folds[0].test[:2].tolist())  # say, of 68 points only some were seen in two samples
+    left = [k for k in range(len(whole.header.samples)) if k not in lost]
+    header = replace(
+        whole.header,
+        samples=tuple(whole.header.samples[k] for k in left),
+        persons=tuple(whole.header.persons[k] for k in left),
+        label=whole.header.label[left],
+    )
+    fewer = replace(whole, header=header, tested=np.arange(len(left)), scores=whole.scores[left])
+    found = Pooled((fewer,)).compared_with(Pooled((worse,)))["accuracy"].difference
+    right = [(run.predicted == run.truth)[left].mean() for run in (whole, worse)]
+    assert found == pytest.approx(right[0] - right[1]) and found > 0
+
+
+def test_methods_of_others_stand_beside_their_databases_alone():
+    for database, beside in (("samm", 4), ("casme2", 5), ("manifest", 0)):
+        plan = replace(Plan((database,)), tables=("X",), figures=())
+        (table,) = tables_of(plan)
+        assert len(cells_of(table, drawn_results(plan), plan)) == beside + 1
+
+
+def test_a_subjects_name_stays_in_its_cell():
+    rows = (("a|b\n<script>", "1"),)
+    text = markdown_grid(Grid("t", (("", ("subject",)), ("", ("x",))), rows), "t")
+    assert text.splitlines()[-1] == "| a\\|b &lt;script&gt; | 1 |"
+
+
 def test_conditions_say_all_that_a_reader_must_know():
     spec = runs_of(ONE)[3]
     quick = conditions([drawn_run(spec)], ONE)
@@ -144,8 +174,10 @@ def test_what_people_perform_is_not_called_simulated():
 def folder(tmp_path_factory):
     """An output folder with all runs of two databases, and its pages."""
     out = tmp_path_factory.mktemp("out")
-    write_results(drawn_results(BOTH), out)
-    (out / PLAN_FILE).write_text(json.dumps(asdict(BOTH)))
+    results = drawn_results(BOTH)
+    write_results(results, out)
+    keys = [result.header.key for result in results]
+    (out / PLAN_FILE).write_text(json.dumps(asdict(BOTH) | {"runs": keys}))
     assert main(["tables", "--out", str(out)]) == 0
     assert main(["figures", "--out", str(out)]) == 0
     return out
@@ -176,9 +208,14 @@ def test_every_figure_is_written(folder):
 def test_a_folder_without_runs_is_one_clear_line(tmp_path, capsys):
     assert main(["tables", "--out", str(tmp_path)]) == 2
     assert "run `python -m train reproduce` first" in capsys.readouterr().err
-    (tmp_path / PLAN_FILE).write_text(json.dumps(asdict(ONE)))
+    keys = ["lost"] * len(runs_of(ONE))
+    (tmp_path / PLAN_FILE).write_text(json.dumps(asdict(ONE) | {"runs": keys}))
     assert main(["figures", "--out", str(tmp_path)]) == 2
     assert "train it" in capsys.readouterr().err
+    for damage in ({"runs": keys[1:]}, {"scale": "huge"}, {"seeds": "many"}):
+        (tmp_path / PLAN_FILE).write_text(json.dumps(asdict(ONE) | {"runs": keys} | damage))
+        assert main(["figures", "--out", str(tmp_path)]) == 2
+        assert "run `python -m train reproduce` first" in capsys.readouterr().err
 
 
 def test_the_page_loads_nothing_and_escapes(folder):

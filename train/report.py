@@ -45,6 +45,11 @@ def write_text(path: Path, text: str) -> Path:
     return path
 
 
+def _plain(text: str) -> str:
+    """Text that stays in its cell of a Markdown table: names of subjects are whatever a sheet says."""
+    return " ".join(escape(text, quote=False).replace("|", "\\|").split())
+
+
 def markdown_grid(grid: Grid, heading: str) -> str:
     """One table, without its title if the heading says the same; a column's name follows its group's."""
     heads = [
@@ -52,7 +57,7 @@ def markdown_grid(grid: Grid, heading: str) -> str:
     ]
     lines = [] if grid.title == heading else [f"## {grid.title}", ""]
     lines += ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    lines += ["| " + " | ".join(row) + " |" for row in grid.rows]
+    lines += ["| " + " | ".join(map(_plain, row)) + " |" for row in grid.rows]
     lines += ["", *grid.notes] if grid.notes else []
     return "\n".join(lines)
 

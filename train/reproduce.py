@@ -118,24 +118,34 @@ def reproduce(config: ReproduceConfig, progress: bool = True) -> str:
     sources = _sources(config)
     plan = _plan(config, sources)
     runs = runs_of(plan)  # what is asked for wrongly is said before hours are spent
+    if not runs:
+        raise UsageError(
+            "nothing of what is asked for needs a network: name another table or figure (Figure 8 shows no "
+            "results, and the table cross needs two databases)"
+        )
     executor = open_executor(config.run)
-    write_text(config.out / PLAN_FILE, json.dumps(asdict(plan), indent=1) + "\n")
     data = SweepData(sources, config.landmarks, config.cache, config.run.workers, progress)
     results = run_sweep(runs, data, config.out, executor, progress)
+    kept = asdict(plan) | {"runs": [result.header.key for result in results]}
+    write_text(config.out / PLAN_FILE, json.dumps(kept, indent=1) + "\n")
     return _pages(config.out, plan, results, "all", tuple(data.failed))
 
 
-def read_plan(out: Path) -> Plan:
-    """The plan of an output folder.
+def read_plan(out: Path) -> tuple[Plan, list[str]]:
+    """The plan of an output folder, and the names of its runs, in order.
 
     Raises:
         UsageError: there is none.
     """
     try:
         values = json.loads((out / PLAN_FILE).read_text(encoding="utf-8"))
+        keys = values.pop("runs")
         lists = ("databases", "tables", "figures")
-        return Plan(**(values | {name: tuple(values[name]) for name in lists}))
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        plan = Plan(**(values | {name: tuple(values[name]) for name in lists}))
+        if len(keys) != len(runs_of(plan)):
+            raise ValueError("it names other runs than its tables and figures have")
+        return plan, keys
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UsageError(
             f"{out}: no {PLAN_FILE} that can be read ({error}): run `python -m train reproduce` first"
         ) from error
@@ -147,9 +157,10 @@ def pages(config: TablesConfig | FiguresConfig) -> str:
     Raises:
         UsageError: no plan, or a run is missing.
     """
-    plan = read_plan(config.out)
+    plan, keys = read_plan(config.out)
     what = "tables" if isinstance(config, TablesConfig) else "figures"
-    results = tuple(load_run(config.out, spec) for spec in runs_of(plan))
+    runs = zip(runs_of(plan), keys, strict=True)
+    results = tuple(load_run(config.out, spec, key) for spec, key in runs)
     return _pages(config.out, plan, SweepResults(config.out, results), what, ())
 
 

@@ -325,11 +325,12 @@ class SweepResults:
         return any(result.simulated for result in self.results)
 
 
-def load_run(out: Path, spec: RunSpec) -> RunResult:
-    """The finished run of a spec in `out`.
+def load_run(out: Path, spec: RunSpec, key: str = "") -> RunResult:
+    """The finished run of a spec in `out`. key: the one of that name, where there are several on different
+    data or by different code.
 
     Raises:
-        UsageError: there is none, it lacks folds, or there are several, on different data.
+        UsageError: there is none, it lacks folds, or there are several.
     """
     headers = []
     for path in sorted((out / "runs").glob("*/run.json")):
@@ -337,7 +338,7 @@ def load_run(out: Path, spec: RunSpec) -> RunResult:
             header = RunHeader.read(path.parent)
         except ValueError:
             continue
-        if header.spec == spec:
+        if header.spec == spec and path.parent.name == header.key and key in ("", header.key):
             headers.append(header)
     if len(headers) != 1:
         raise UsageError(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import importlib.util
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -149,8 +148,7 @@ def _open_run(spec: RunSpec, data: RunData, out: Path) -> _Run:
         there = RunHeader.read(folder) == header
     except ValueError:
         there = False
-    if not there:
-        shutil.rmtree(folder, ignore_errors=True)
+    if not there:  # or damaged; folds that lie there are of these data, which the folder's name stands for
         header.write(folder)
     kept = {fold.name: result for fold in folds if (result := read_fold(folder, fold.name)) is not None}
     return _Run(header, data, folds, steps_an_epoch(spec, folds), kept)
