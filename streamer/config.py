@@ -249,7 +249,8 @@ class Config:
     engine: str = "gtsgn-simulated"
     """Engine name (a folder of engines/), a path to one, or "auto": the default, on a GPU if there is one."""
     sensitivity: Share = 0.6
-    """Movements of a confidence of at least 1 - this are reported; a higher one finds more, right and wrong."""
+    """Movements of a confidence of at least 1 - this are reported; a higher one finds more, right and
+    wrong."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the classifier runs."""
     landmarker: Path | None = None
