@@ -14,7 +14,7 @@ from run_results import EACH, PEOPLE, drawn_results, drawn_run, write_results
 
 from streamer.errors import UsageError
 from train.__main__ import main
-from train.figures import neighbours_alike
+from train.figures import embedded, neighbours_alike
 from train.figures_face import strongest_edges
 from train.paper import PAPER
 from train.report import html_page, markdown_grid
@@ -235,6 +235,13 @@ def test_edges_and_neighbours():
     points = np.array([[0.0, 0], [0, 1], [9, 0], [9, 1]])
     assert neighbours_alike(points, np.array([0, 0, 1, 1]), 1) == 1.0
     assert neighbours_alike(points, np.array([0, 1, 0, 1]), 1) == 0.0
+    assert neighbours_alike(points[:2], np.array([0, 1])) == 0.0, "nobody is a neighbour of oneself"
+    assert np.isnan(neighbours_alike(points[:1], np.array([0])))
+
+
+@pytest.mark.parametrize("features", [np.ones((1, 8)), np.eye(2), np.ones((6, 8))])
+def test_too_little_to_embed(features):
+    assert not embedded(features).any()
 
 
 def test_calls_take_turns():

@@ -139,7 +139,9 @@ def figure_6(result: RunResult, conditions: str) -> Figure:
 
 def embedded(features: NDArray[np.floating], seed: int = 0) -> NDArray[np.float64]:
     """(N, channels) -> (N, 2) by t-SNE (van der Maaten and Hinton, 2008). Where it puts a group says nothing,
-    who is near whom does."""
+    who is near whom does. Fewer than three points, or points that are all alike, lie in one place."""
+    if len(features) < 3 or not np.ptp(features, axis=0).any():
+        return np.zeros((len(features), 2))  # of which t-SNE makes an error, or a crash of the program
     from sklearn.manifold import TSNE  # takes a second to load
     from threadpoolctl import threadpool_limits
 
@@ -151,10 +153,13 @@ def embedded(features: NDArray[np.floating], seed: int = 0) -> NDArray[np.float6
 
 
 def neighbours_alike(points: NDArray[np.float64], label: NDArray[np.int64], count: int = 5) -> float:
-    """How many of a sample's `count` nearest neighbours are of its class, in the mean, 0 to 1."""
+    """How many of a sample's `count` nearest neighbours, or of all others where they are fewer, are of its
+    class, in the mean, 0 to 1. NaN for one point."""
+    if len(points) < 2:
+        return float("nan")
     distance = np.linalg.norm(points[:, None] - points, axis=2)
     np.fill_diagonal(distance, np.inf)
-    near = np.argsort(distance, axis=1)[:, :count]
+    near = np.argsort(distance, axis=1)[:, : min(count, len(points) - 1)]
     return float((label[near] == label[:, None]).mean())
 
 

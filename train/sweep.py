@@ -100,7 +100,8 @@ def run_sweep(
                     write_scalars(out / "tensorboard" / result.header.key, result)
     except OSError as error:
         raise OutputError(
-            f"{out} cannot be written ({error.strerror}): free space, then give the same command again"
+            f"{out} cannot be written ({error.strerror}): free space there and give the same command "
+            f"again, or name another --out"
         ) from error
     by_spec = dict(zip(runs, results, strict=True))
     return SweepResults(out, tuple(by_spec[spec] for spec in specs))
