@@ -188,14 +188,18 @@ def test_a_fold_on_disk(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     assert {layer: f.shape[1] for layer, f in result.features.items()} == {"2": 64, "3": 128, "4": 128}
     assert result.aau_weights.shape == (3,) and result.aau_weights.sum() == pytest.approx(1.0)
     write_fold(tmp_path, result)
-    again = read_fold(tmp_path, result.name)
+    sizes = len(data.samples), len(data.classes)
+    again = read_fold(tmp_path, result.name, *sizes)
     assert again is not None and again.name == result.name and again.seconds == result.seconds
     assert np.array_equal(again.scores, result.scores)
     assert all(np.array_equal(again.lam[layer], result.lam[layer]) for layer in result.lam)
-    assert read_fold(tmp_path, "another") is None
+    assert read_fold(tmp_path, "another", *sizes) is None
+    assert read_fold(tmp_path, result.name, sizes[0], 5) is None and "of another run" in caplog.text
+    assert read_fold(tmp_path, result.name, int(result.test.max()), sizes[1]) is None
+    caplog.clear()
     path = fold_path(tmp_path, result.name)
     path.write_bytes(path.read_bytes()[:-10])
-    assert read_fold(tmp_path, result.name) is None and "trained again" in caplog.text
+    assert read_fold(tmp_path, result.name, *sizes) is None and "trained again" in caplog.text
 
 
 def test_an_interrupted_fold_goes_on_from_its_last_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

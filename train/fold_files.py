@@ -79,8 +79,11 @@ def write_fold(folder: Path, result: FoldResult) -> None:
     write_whole(fold_path(folder, result.name), save(content, {"fold": json.dumps(about)}))
 
 
-def read_fold(folder: Path, name: str) -> FoldResult | None:
-    """The kept fold; None if there is none, or one that is damaged, which is said."""
+def read_fold(folder: Path, name: str, samples: int, classes: int) -> FoldResult | None:
+    """The kept fold; None if there is none, or one that is damaged or not of such a run, which is said.
+
+    samples, classes: how many the run has.
+    """
     path = fold_path(folder, name)
     if not path.is_file():
         return None
@@ -95,6 +98,9 @@ def read_fold(folder: Path, name: str) -> FoldResult | None:
         for key, array in arrays.items():
             part, layer = key.split("/")
             parts[part][layer] = array
+        test, scores = plain["test"], plain["scores"]
+        if scores.shape != (len(test), classes) or not np.isin(test, np.arange(samples)).all():
+            raise ValueError("of another run")
         plain |= {key: about[key] for key in _NUMBERS}
         return FoldResult(**plain, **parts)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:

@@ -346,7 +346,8 @@ def load_run(out: Path, spec: RunSpec, key: str = "") -> RunResult:
             + ("train it" if not headers else "it was trained on different data; take another --out")
         )
     header = headers[0]
-    folds = [read_fold(out / "runs" / header.key, name) for name in header.folds]
+    sizes = len(header.samples), len(header.classes)
+    folds = [read_fold(out / "runs" / header.key, name, *sizes) for name in header.folds]
     kept = [fold for fold in folds if fold is not None]
     if len(kept) < len(folds):
         raise UsageError(f"{out}: {len(folds) - len(kept)} of {len(folds)} folds of {spec.name} are missing")

@@ -151,7 +151,9 @@ def _open_run(spec: RunSpec, data: RunData, out: Path) -> _Run:
         there = False
     if not there:  # or damaged; folds that lie there are of these data, which the folder's name stands for
         header.write(folder)
-    kept = {fold.name: result for fold in folds if (result := read_fold(folder, fold.name)) is not None}
+    sizes = len(data.samples), len(data.classes)
+    found = [read_fold(folder, fold.name, *sizes) for fold in folds]
+    kept = {result.name: result for result in found if result is not None}
     return _Run(header, data, folds, steps_an_epoch(spec, folds), kept)
 
 
