@@ -92,10 +92,11 @@ def test_simulated_expressions_beside_recorded_ones(tmp_path):
     assert torch.isfinite(epoch.features).all()
 
 
-def test_a_simulated_tree_is_called_so(tmp_path):
+def test_a_simulated_tree_is_called_so(tmp_path, capsys):
     root = manifest(tmp_path / "data")
     (root / "simulated.json").write_text('{"simulated": true}')
     assert main(flags(root, tmp_path / "run")) == 0
+    assert "held-out subjects' samples (SIMULATED data)" in capsys.readouterr().out
     assert main(["export", "--checkpoint", str(tmp_path / "run"), "--out", str(tmp_path / "engine")]) == 0
     assert load_engine(tmp_path / "engine").manifest.training["simulated"] is True
     card = (tmp_path / "engine" / "MODEL_CARD.md").read_text(encoding="utf-8")

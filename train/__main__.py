@@ -10,6 +10,7 @@ import tyro
 
 from streamer.errors import StreamerError
 from streamer.standard_output import reader_left
+from train.checkpoint import load_checkpoint
 from train.datasets.check import CheckConfig, check
 from train.export import ExportConfig, export
 from train.fit import fit
@@ -63,7 +64,10 @@ def _run(arguments: list[str] | None) -> int:
     command = tyro.cli(Command, prog="python -m train", description=__doc__, args=arguments)  # pyright: ignore[reportCallIssue, reportArgumentType]
     if isinstance(command, FitConfig):
         metrics = fit(command)["validation"]
+        data = load_checkpoint(command.out).info["data"]
         whom = "held-out subjects' samples" if command.dataset else "other simulated expressions"
+        if data.get("recorded_is_simulated"):
+            whom += " (SIMULATED data)"
         print(
             f"{command.out}: accuracy {metrics['accuracy']:.3f}, macro F1 {metrics['macro_f1']:.3f} on"
             f" {metrics['samples']} {whom}"
