@@ -63,6 +63,8 @@ def test_pages_are_of_the_runs_that_the_last_command_asked_for(tmp_path, capsys)
         (["--seeds", "0"], "--seeds must be at least 1"),
         (["--tables", "XII"], "no table XII; there are: III IV"),
         (["--figures", "4"], "no figure 4; there are: 5 6"),
+        (["--tables", "X", "V", "XI"], "error: table V, table XI cannot be made of these data (setting obj"),
+        (["--seeds", "2", "--validation-subjects", "2"], "table X cannot be made of these data (3 subjects"),
         (["--tables", "cross"], "nothing of what is asked for needs a network"),
         (["--workers", "0"], "--workers must be at least 1"),
     ],

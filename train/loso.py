@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import tyro
 
 from streamer.errors import UsageError
-from train.datasets import SettingName
+from train.datasets import SettingName, load
 from train.datasets.check import DatabaseName
 from train.executors import Device, Executor, LocalExecutor
 from train.folds import Protocol
@@ -22,7 +22,7 @@ from train.losses import AuLossName
 from train.metrics import FIGURES
 from train.results import ModelName, RunResult, RunSpec
 from train.scales import Scale, at_scale
-from train.sweep import run_sweep
+from train.sweep import check_samples, run_sweep
 from train.sweep_data import Source, SweepData
 
 
@@ -143,6 +143,7 @@ def loso(config: LosoConfig) -> str:
         StreamerError: as `run_sweep`.
     """
     spec = spec_of(config)
+    check_samples(spec, load(config.dataset, config.root, config.sheet).samples)
     data = SweepData(
         [Source(config.dataset, config.root, config.sheet)],
         config.landmarks,

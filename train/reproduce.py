@@ -10,22 +10,23 @@ written. What is there already is not done again: an interrupted command goes on
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from streamer.errors import UsageError
-from train.datasets import load
+from train.datasets import Sample, load
 from train.datasets.check import DatabaseName
 from train.folds import Protocol
 from train.landmarks import LandmarkConfig
 from train.loso import ExecutorConfig, ExecutorFlags, open_executor
 from train.report import write_text
 from train.reproduce_pages import write_figures, write_report, write_tables
-from train.results import SweepResults, load_run
+from train.results import RunSpec, SweepResults, load_run
 from train.scales import Scale
-from train.sweep import run_sweep
+from train.sweep import check_samples, run_sweep
 from train.sweep_data import Source, SweepData
-from train.tables import FIGURES, TABLES, Plan, runs_of
+from train.tables import FIGURES, TABLES, Plan, figure_specs, runs_of, tables_of
 
 PLAN_FILE = "reproduction.json"
 
@@ -78,8 +79,7 @@ class FiguresConfig:
     """Folder that `python -m train reproduce` wrote."""
 
 
-def _plan(config: ReproduceConfig, sources: list[Source]) -> Plan:
-    samples = [s for source in sources for s in load(source.database, source.root, source.sheet).samples]
+def _plan(config: ReproduceConfig, samples: Sequence[Sample]) -> Plan:
     return Plan(
         databases=tuple(config.dataset),
         scale=config.scale,
@@ -91,6 +91,35 @@ def _plan(config: ReproduceConfig, sources: list[Source]) -> Plan:
         magnification="factor" if config.landmarks.magnifier is None else "none",
         pictures=all(sample.frames is not None for sample in samples),
     )
+
+
+def _check_plan(plan: Plan, samples: Sequence[Sample]) -> None:
+    """What the sheets alone can tell is said before anything is measured.
+
+    Raises:
+        UsageError: a table or figure cannot be made of these samples.
+    """
+    users: dict[RunSpec, list[str]] = {}
+    for table in tables_of(plan):
+        for row in table.rows:
+            for spec in row.specs.values():
+                users.setdefault(spec, []).append(f"table {table.number}")
+    for figure, databases in figure_specs(plan).items():
+        for specs in databases.values():
+            for spec in specs.values():
+                users.setdefault(spec, []).append(f"figure {figure}")
+    reasons, names = [], []
+    for spec, wanted in users.items():
+        try:
+            check_samples(spec, [sample for sample in samples if sample.database in spec.databases])
+        except UsageError as error:
+            reasons.append(str(error))
+            names += wanted
+    if reasons:
+        raise UsageError(
+            f"{', '.join(dict.fromkeys(names))} cannot be made of these data ({reasons[0]}): leave them out, "
+            f"see --tables and --figures"
+        )
 
 
 def _sources(config: ReproduceConfig) -> list[Source]:
@@ -116,13 +145,15 @@ def reproduce(config: ReproduceConfig, progress: bool = True) -> str:
         UsageError: flags that do not fit together. Others as `train.sweep.run_sweep`.
     """
     sources = _sources(config)
-    plan = _plan(config, sources)
+    samples = [s for source in sources for s in load(source.database, source.root, source.sheet).samples]
+    plan = _plan(config, samples)
     runs = runs_of(plan)  # what is asked for wrongly is said before hours are spent
     if not runs:
         raise UsageError(
             "nothing of what is asked for needs a network: name another table or figure (Figure 8 shows no "
             "results, and the table cross needs two databases)"
         )
+    _check_plan(plan, samples)
     executor = open_executor(config.run)
     data = SweepData(sources, config.landmarks, config.cache, config.run.workers, progress)
     results = run_sweep(runs, data, config.out, executor, progress)

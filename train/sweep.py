@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import importlib.util
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,12 +22,13 @@ import torch
 from tqdm import tqdm
 
 from streamer.errors import OutputError, UsageError
+from train.datasets import Sample, select
 from train.executors import Executor, FoldJob, LocalExecutor
 from train.fold_files import FoldResult, fold_path, read_fold, write_fold
 from train.fold_training import folds_of, steps_an_epoch
-from train.folds import Fold, LeakError, check_folds
+from train.folds import Fold, LeakError, across_databases, check_folds, leave_one_subject_out
 from train.results import RunHeader, RunResult, RunSpec, SweepResults
-from train.sweep_data import RunData
+from train.sweep_data import LEAST_UNIT_SAMPLES, RunData
 
 _MS = {"gcn": 0.2, "ss-gn": 0.5, "gts-gn": 0.8, "resnet18-s": 90.0, "resnet18-st": 90.0}
 """About what a sample costs in a training step, milliseconds; for the time left and the order alone."""
@@ -62,6 +64,26 @@ class _Run:
         spec = self.spec
         size = (spec.picture / 224) ** 2 if spec.reads_pictures else self.data.inputs.shape[3] / 14
         return _MS[spec.model] * size * spec.epochs * self.steps * spec.batch / 1000.0
+
+
+def check_samples(spec: RunSpec, samples: Sequence[Sample]) -> None:
+    """Whether a run can be had of the sheets' samples, before any is measured. samples: of its databases.
+
+    Raises:
+        UsageError: too few classes, subjects or action units.
+    """
+    selection = select(samples, spec.setting)
+    units = Counter(number for sample in selection.samples for number in sample.numbers)
+    if spec.au_loss != "none" and max(units.values(), default=0) < LEAST_UNIT_SAMPLES:
+        raise UsageError(
+            f"setting {spec.setting}: no action unit has {LEAST_UNIT_SAMPLES} samples, which the loss "
+            f"{spec.au_loss} needs"
+        )
+    persons, protocol, inner = selection.persons, spec.protocol, spec.validation_subjects
+    if spec.tested:
+        across_databases(persons, selection.databases, spec.tested, protocol, inner)
+    else:
+        leave_one_subject_out(persons, protocol, inner, groups=spec.groups)
 
 
 def run_sweep(
