@@ -43,6 +43,20 @@ def test_a_killed_worker_is_an_error_of_one_line():
         list(run_jobs(die, [(1,), (2,)], 2))
 
 
+def fail_or_sleep(mark: Path, fails: bool) -> None:
+    if fails:
+        raise ValueError("one of them")
+    time.sleep(20)
+    mark.touch()
+
+
+def test_what_others_were_doing_is_not_waited_for(tmp_path: Path):
+    jobs = [(tmp_path / str(k), k == 1) for k in range(4)]
+    with pytest.raises(ValueError, match="one of them"):
+        list(run_jobs(fail_or_sleep, jobs, 2))
+    assert not list(tmp_path.iterdir())
+
+
 PROGRAM = """
 import os, sys, time
 from train.processes import run_jobs

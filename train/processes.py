@@ -45,7 +45,7 @@ def run_jobs(
         start, arguments: called once in each process, before its first job.
 
     Raises:
-        What `work` raises, for the first job that fails; the others are given up. StreamerError: a process
+        What `work` raises, for the first job that fails; the others are ended. StreamerError: a process
         was killed.
     """
     if workers == 1:
@@ -54,7 +54,7 @@ def run_jobs(
         for number, job in enumerate(jobs):
             yield number, work(*job)
         return
-    context = multiprocessing.get_context("spawn")
+    context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
     with ProcessPoolExecutor(workers, context, _begin, (start, arguments)) as pool:
         numbers = {pool.submit(work, *job): number for number, job in enumerate(jobs)}
         try:
@@ -66,5 +66,8 @@ def run_jobs(
                 "fewer --workers; what is done is kept"
             ) from error
         except BaseException:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+            # A job that a process has, or will be handed next, cannot be cancelled, and may take an hour.
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
             raise
