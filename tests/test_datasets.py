@@ -372,6 +372,11 @@ def test_one_person_written_in_two_ways(tmp_path: Path, first: str, second: str)
         load("manifest", path)
 
 
+def test_a_folder_that_cannot_be(tmp_path: Path):
+    with pytest.raises(DatasetError, match="File name too long.*the sheet that names it"):
+        load("manifest", manifest(tmp_path, f"anna,a,{'x' * 5000},,,"))
+
+
 def test_images_of_a_simulated_tree_are_simulated_whoever_names_them(tmp_path: Path):
     write_frames(tmp_path / "tree/frames/long", range(1, 20))
     (tmp_path / "mine").mkdir()
