@@ -48,12 +48,12 @@ def load(name: str, root: Path, sheet: Path | None = None) -> Database:
     """
     if name not in LOADERS:
         raise DatasetError(f"unknown database {name!r}; known: {', '.join(LOADERS)}")
-    if not root.exists():
-        raise DatasetError(f"{root} does not exist: give the folder that the database was unpacked into")
     try:
+        if not root.exists():
+            raise DatasetError(f"{root} does not exist: give the folder that the database was unpacked into")
         return LOADERS[name](root, sheet)
     except OSError as error:  # a folder that nobody may list, a name longer than any can be
         raise DatasetError(
-            f"{str(error.filename or root)[:200]} cannot be read ({error.strerror}): check its rights, and the "
-            f"sheet that names it"
+            f"{str(error.filename or root)[:200]} cannot be read ({error.strerror}): check its rights, and "
+            f"the sheet that names it"
         ) from error
