@@ -18,10 +18,12 @@ from streamer.errors import SourceError, UsageError
 from streamer.graph import NODE_SETS
 from streamer.sources.base import Picture
 from streamer.sources.images import read_image
+from streamer.tracking import MediaPipeTracker
+from train import landmarks
 from train.__main__ import main
 from train.datasets import Database, Sample, load
 from train.landmark_sources import magnified, open_detector, track
-from train.landmarks import LandmarkConfig, cache_key, cropped, extract, files_of
+from train.landmarks import LandmarkConfig, cache_key, cropped, extract, extract_node_sets, files_of
 from train.magnify import Magnifier, magnify
 from train.simulated_database import SimulateDatabaseConfig, simulate_database
 
@@ -288,3 +290,24 @@ def test_the_command(tree: Path, cache: Path, capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit) as stopped:
         main([*command, "--landmarks.crops", "1"])
     assert stopped.value.code == 2 and "crops (1.0,)" in capsys.readouterr().err
+
+
+def test_the_landmark_model_sees_each_picture_once_for_all_node_sets(database, tmp_path, monkeypatch):
+    monkeypatch.setattr(landmarks, "_detector", None)
+    looks: list[int] = []
+    detect = MediaPipeTracker.detect
+
+    def counted(self: MediaPipeTracker, image: np.ndarray) -> list[np.ndarray]:
+        looks.append(1)
+        return detect(self, image)
+
+    monkeypatch.setattr(MediaPipeTracker, "detect", counted)
+    sample, config = database.samples[0], LandmarkConfig(crops=(3.0,))
+    alone = extract([sample], config, tmp_path / "alone", progress=False)
+    once = len(looks)
+    assert once > 0
+    monkeypatch.setattr(landmarks, "_detector", None)
+    both = extract_node_sets([sample], config, ("gm14", "dlib31"), tmp_path / "both", progress=False)
+    assert len(looks) == 2 * once
+    np.testing.assert_array_equal(both["gm14"].nodes, alone.nodes)
+    assert both["dlib31"].nodes.shape == (1, 2, 3, 31, 2)

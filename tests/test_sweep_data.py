@@ -80,7 +80,8 @@ def test_what_resnet18_sees(tmp_path: Path):
     simulate_database(SimulateDatabaseConfig(tree, clips=1, key_frames_only=True, workers=1))
     config = LandmarkConfig(crops=(), frames="key")
     sweep = SweepData([Source("casme2", tree)], config, tmp_path / "cache", progress=False)
-    sample = sweep._measured("casme2", "gm14").samples[0]
+    sweep.measure([RunSpec(("casme2",))])
+    sample = sweep._extracted["casme2", "gm14"].samples[0]
     detector = open_detector("tracker")
     colour, moments = key_frames(sample, 64, config, detector)
     assert colour.shape == moments.shape == (3, 64, 64) and colour.dtype == np.uint8

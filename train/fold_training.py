@@ -4,8 +4,9 @@
 
 What is drawn for a fold (the network's first weights, the order of its samples and their views) comes from
 the seed and the fold alone: a fold gives the same whoever trains it, in whatever company. An epoch is as many
-steps as the mean fold needs to see each sample once, in a view drawn anew; every fold of a run takes the same
-number of steps, of full batches, through an endless series of permutations of its own training samples.
+steps as the mean fold needs to see each sample once, in a view drawn anew, and three at least; every fold of
+a run takes the same number of steps, of full batches, through an endless series of permutations of its own
+training samples.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ from train.sweep_data import RunData
 
 I64 = NDArray[np.int64]
 
+LEAST_STEPS = 3
+"""Of an epoch: a small database is seen several times in each, or the network would not have learnt it."""
+
 
 def folds_of(spec: RunSpec, data: RunData) -> list[Fold]:
     """The folds of a run. Which subjects are validated on depends on no seed: it is the same for all runs.
@@ -51,7 +55,7 @@ def folds_of(spec: RunSpec, data: RunData) -> list[Fold]:
 
 def steps_an_epoch(spec: RunSpec, folds: Sequence[Fold]) -> int:
     """Of all the folds of a run."""
-    return max(1, round(sum(len(fold.train) for fold in folds) / len(folds) / spec.batch))
+    return max(LEAST_STEPS, round(sum(len(fold.train) for fold in folds) / len(folds) / spec.batch))
 
 
 def sample_order(spec: RunSpec, fold: Fold, steps: int, views: int) -> tuple[I64, I64]:

@@ -7,7 +7,9 @@ fall to every frame, with the annotated key frames in the place of fitted ones.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -42,6 +44,9 @@ PREDICTOR_SHA256 = "fbdc2cb80eb9aa7a758672cbfdda32ba6300efe9b6e6c7a299ff7e736b11
 LEAST_FRAMES_TO_FIT = 8
 """With fewer frames from onset to offset the key frames' own displacements are taken."""
 
+REMEMBERED = 200
+"""Pictures whose faces a detector keeps."""
+
 LEAST_SIDE_S = 0.03
 """Shortest rise and shortest fall of a course, as in the spotter's settings."""
 
@@ -55,6 +60,7 @@ class Detector:
 
     def __init__(self, magnifier: Path | None = None) -> None:
         self.weights = magnifier
+        self._seen: OrderedDict[bytes, list[F32]] = OrderedDict()
 
     @cached_property
     def magnifier(self) -> Magnifier | None:
@@ -90,13 +96,23 @@ class Detector:
         """Load what `source` ("tracker" or "dlib") needs: what is missing shows before work begins."""
         _ = self.magnifier, self._dlib if source == "dlib" else self.tracker
 
+    def faces(self, image: U8) -> list[F32]:
+        """(478, 3) pixels of each face that the live program's landmark model sees. The last `REMEMBERED`
+        pictures are not shown to it again: every node set asks for the same ones."""
+        key = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()
+        if key not in self._seen:
+            self._seen[key] = self.tracker.detect(image)
+            if len(self._seen) > REMEMBERED:
+                self._seen.popitem(last=False)
+        return self._seen[key]
+
     def mesh(self, image: U8) -> F32:
         """(478, 3) pixels of the largest face.
 
         Raises:
             ValueError: there is none.
         """
-        faces = self.tracker.detect(image)
+        faces = self.faces(image)
         if not faces:
             raise ValueError("the landmark model sees no face")
         return max(faces, key=lambda face: float(np.prod(np.ptp(face[:, :2], axis=0))))
@@ -277,7 +293,7 @@ def track(sample: Sample, view: Sequence[tuple[int, Picture]], node_set: str, de
         if not motions:
             face = Face(number, time_s, first)
         elif time_s - anchored_s >= TrackingConfig().anchor_interval_s or meter.needs_anchor:
-            faces = detector.tracker.detect(_image(picture))
+            faces = detector.faces(_image(picture))
             face = Face(number, time_s, faces[0]) if len(faces) == 1 else None
         if face is not None:
             anchored_s = time_s

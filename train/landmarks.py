@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,8 @@ MARGIN_S = 0.1
 
 MOST_FRAMES = 2000
 
+NodeSet: TypeAlias = Literal["gm14", "dlib31", "dlib68"]
+
 
 @dataclass(frozen=True)
 class LandmarkConfig:
@@ -53,7 +55,7 @@ class LandmarkConfig:
 
     source: Literal["tracker", "dlib"] = "tracker"
     """tracker: the live program's. dlib: 68 points on each key frame, as in the paper (extra `dlib`)."""
-    node_set: Literal["gm14", "dlib31", "dlib68"] = "gm14"
+    node_set: NodeSet = "gm14"
     """Which nodes."""
     crops: tuple[float, ...] = (3.0, 3.6, 4.4)
     """Sides of the square crops of the face, inter-ocular distances, besides the whole image."""
@@ -254,6 +256,11 @@ def given_nodes(sample: Sample, config: LandmarkConfig) -> SampleNodes:
 _detector: Detector | None = None  # of this process, which is a worker where there are several
 
 
+def _jobs(sample: Sample, configs: Sequence[LandmarkConfig], folder: Path) -> list[SampleNodes | str]:
+    """One sample under several settings, one after the other: the landmark model sees each picture once."""
+    return [_job(sample, config, folder) for config in configs]
+
+
 def _job(sample: Sample, config: LandmarkConfig, folder: Path) -> SampleNodes | str:
     """The kept or measured nodes of a sample, or why there are none."""
     try:
@@ -298,16 +305,37 @@ def extract(
         OutputError: the cache cannot be written. EngineError: the landmark model cannot be had.
         SourceError: not one sample can be measured.
     """
+    return extract_node_sets(samples, config, (config.node_set,), cache, workers, progress)[config.node_set]
+
+
+def extract_node_sets(
+    samples: Sequence[Sample],
+    config: LandmarkConfig,
+    node_sets: Sequence[NodeSet],
+    cache: Path,
+    workers: int = 1,
+    progress: bool = True,
+) -> dict[NodeSet, Extracted]:
+    """`extract` for several node sets, instead of the one of `config`, by name."""
     if config.magnifier is not None and not config.magnifier.is_file():
         raise UsageError(
             f"no magnifier {config.magnifier}: train one with `python -m train magnifier --out DIR`"
         )
-    results: list[SampleNodes | str] = [""] * len(samples)
+    configs = [replace(config, node_set=node_set) for node_set in node_sets]
+    results: list[list[SampleNodes | str]] = [[] for _ in samples]
     with tqdm(total=len(samples), desc="landmarks", unit="sample", disable=not progress) as bar:
-        jobs = [(sample, config, cache) for sample in samples]
-        for position, result in run_jobs(_job, jobs, workers):
+        jobs = [(sample, configs, cache) for sample in samples]
+        for position, result in run_jobs(_jobs, jobs, workers):
             results[position] = result
             bar.update()
+    return {
+        node_set: _gathered(samples, [result[k] for result in results])
+        for k, node_set in enumerate(node_sets)
+    }
+
+
+def _gathered(samples: Sequence[Sample], results: Sequence[SampleNodes | str]) -> Extracted:
+    """Raises: SourceError."""
     kept, nodes, found, failed = [], [], [], []
     for sample, result in zip(samples, results, strict=True):
         if isinstance(result, str):

@@ -156,6 +156,7 @@ def reproduce(config: ReproduceConfig, progress: bool = True) -> str:
     _check_plan(plan, samples)
     executor = open_executor(config.run)
     data = SweepData(sources, config.landmarks, config.cache, config.run.workers, progress)
+    data.measure(runs)
     results = run_sweep(runs, data, config.out, executor, progress)
     kept = asdict(plan) | {"runs": [result.header.key for result in results]}
     write_text(config.out / PLAN_FILE, json.dumps(kept, indent=1) + "\n")

@@ -6,7 +6,7 @@ import ast
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from streamer.sources.images import numbered_images, read_image
 from train.datasets import Sample, load, select
 from train.datasets.check import DatabaseName
 from train.landmark_sources import Detector, magnified, open_detector
-from train.landmarks import Extracted, LandmarkConfig, crop_box, cropped, extract
+from train.landmarks import Extracted, LandmarkConfig, NodeSet, crop_box, cropped, extract_node_sets
 from train.results import RunSpec
 
 I64 = NDArray[np.int64]
@@ -132,7 +132,8 @@ class SweepData:
             UsageError: the setting leaves too few classes. DatasetError, SourceError, OutputError,
             EngineError as `train.landmarks.extract`.
         """
-        extracted = [self._measured(name, spec.node_set) for name in spec.databases]
+        self.measure([spec])
+        extracted = [self._extracted[name, spec.node_set] for name in spec.databases]
         samples = [sample for part in extracted for sample in part.samples]
         selection = select(samples, spec.setting)
         places = {sample.name: k for k, sample in enumerate(samples)}
@@ -160,24 +161,36 @@ class SweepData:
             selection.simulated,
         )
 
-    def _measured(self, database: str, node_set: Any) -> Extracted:
-        key = (database, node_set)
-        if key not in self._extracted:
+    def measure(self, specs: Sequence[RunSpec]) -> None:
+        """Measure what these runs need and is not measured yet, all node sets of a database in one go.
+
+        Raises:
+            As `of`.
+        """
+        for database in dict.fromkeys(name for spec in specs for name in spec.databases):
+            wanted: list[NodeSet] = [spec.node_set for spec in specs if database in spec.databases]
+            missing: list[NodeSet] = [
+                n for n in dict.fromkeys(wanted) if (database, n) not in self._extracted
+            ]
+            if not missing:
+                continue
             source = next((s for s in self.sources if s.database == database), None)
             if source is None:
                 raise SourceError(f"no folder was given for the database {database}")
             found = load(source.database, source.root, source.sheet)
-            config = replace(self.landmarks, node_set=node_set)
-            result = extract(found.samples, config, self.cache, self.workers, self.progress)
-            self._extracted[key] = result
-            self.failed += [line for line in (*found.missing, *result.failed) if line not in self.failed]
-        return self._extracted[key]
+            results = extract_node_sets(
+                found.samples, self.landmarks, missing, self.cache, self.workers, self.progress
+            )
+            for node_set, result in results.items():
+                self._extracted[database, node_set] = result
+                lines = (*found.missing, *result.failed)
+                self.failed += [line for line in lines if line not in self.failed]
 
     def _faces(self, database: str, model: str, side: int) -> U8:
         """(samples, 3, side, side) uint8 of all measured samples of a database."""
         key = (database, model, side)
         if key not in self._pictures:
-            samples = self._measured(database, "gm14").samples
+            samples = self._extracted[database, "gm14"].samples
             detector = open_detector(self.landmarks.source, self.landmarks.magnifier)
             bar = tqdm(samples, desc="pictures", unit="sample", disable=not self.progress)
             arrays = [key_frames(sample, side, self.landmarks, detector) for sample in bar]
