@@ -14,7 +14,8 @@ from tests.run_data import SMALL, SmallData, small_data
 from train import fold_checkpoints, fold_training
 from train.executors import LocalExecutor, train_job
 from train.fold_files import FoldResult, fold_path, read_fold, write_fold
-from train.fold_training import folds_of, sample_order, steps_an_epoch, train_folds
+from train.fold_networks import FoldNetworks, ManyFolds, OneFold, build_learner
+from train.fold_training import _Training, folds_of, sample_order, steps_an_epoch, train_folds
 from train.folds import Fold, LeakError, check_blind, check_folds
 from train.results import RunSpec
 from train.sweep import run_sweep
@@ -176,6 +177,23 @@ def test_the_epoch_is_the_best_on_the_validation_samples():
         assert result.validation_accuracy[result.epoch - 1] == result.validation_accuracy.max()
     fixed = alone(WHOLE, small_data(WHOLE))[0]
     assert fixed.epoch == WHOLE.epochs and len(fixed.validation_accuracy) == 0
+
+
+@pytest.mark.parametrize("kind", [OneFold, ManyFolds])
+def test_short_trainings_forget_the_variance_that_normalisation_begins_with(kind: type[FoldNetworks]):
+    spec = replace(WHOLE, epochs=2)
+    data = small_data(spec)
+    fold = folds_of(spec, data)[0]
+    scores = []
+    for begin in (1.0, 1000.0):
+        networks = kind([build_learner(spec, 3, 2)], data, torch.device("cpu"))
+        variances = [v for name, v in networks.state().items() if name.endswith("running_var")]
+        for variance in variances:
+            variance.fill_(begin)
+        samples, views = sample_order(spec, fold, 2, data.inputs.shape[1])
+        _Training(spec, networks, [fold], data, 1).run(samples[:, None], views[:, None], None)
+        scores.append(networks.answers(fold.test[None]).classes.numpy())
+    assert len(variances) > 5 and np.array_equal(*scores)
 
 
 # -- what is kept --------------------------------------------------------------------------------------

@@ -30,6 +30,9 @@ from train.sweep_data import RunData
 
 I64 = NDArray[np.int64]
 
+MOMENTUM = 0.1
+"""Of the running statistics of batch normalisation, as PyTorch has it."""
+
 EVALUATION_BATCH = 256
 PICTURES_BATCH = 32
 
@@ -105,6 +108,15 @@ class FoldNetworks(ABC):
     @abstractmethod
     def _answers(self, samples: Tensor) -> Output:
         """(K, B, ...) of one batch in evaluation mode, view 0; samples: (K, B)."""
+
+    def begin_step(self, step: int) -> None:
+        """Before the losses of each step, from 0. Running statistics are the mean over the first ten steps,
+        then a moving one, so that the variance of 1 that they begin with has no weight: after 30 steps it
+        would still be twenty times that of a displacement, and what is tested would be scaled down."""
+        for learner in self._learners:
+            for module in learner.modules():
+                if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+                    module.momentum = max(MOMENTUM, 1.0 / (step + 1))
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Set parameters and buffers."""

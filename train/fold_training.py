@@ -136,6 +136,7 @@ class _Training:
                 for group in self.optimiser.param_groups:
                     group["lr"] = rate
                 rng = np.random.default_rng((self.spec.seed, step))
+                self.networks.begin_step(step)
                 losses, hits = self.networks.losses(picks[step], views_at[step], rng)
                 self.optimiser.zero_grad(set_to_none=True)
                 losses.sum().backward()
