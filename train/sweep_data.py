@@ -41,14 +41,15 @@ DECIDED_BY = (
     "models/layers.py",
     "models/resnet18.py",
     "models/__init__.py",
-)
-DECIDED_BY += (
     "losses.py",
+    "loop.py",
     "folds.py",
     "fold_networks.py",
     "fold_training.py",
     "pictures.py",
     "sweep_data.py",
+    "../streamer/graph.py",
+    "../streamer/kernels/graph.py",
 )
 """Files that decide a result: when their code changes, folds are trained again."""
 
