@@ -151,16 +151,23 @@ def test_a_run_from_end_to_end(monkeypatch, tmp_path, landmarker, capsys):
     monkeypatch.setattr(calibrate, "plan", lambda scope: jobs if scope.axes == ("slow",) else [])
     monkeypatch.setattr(calibrate, "footage_of", lambda config: {})
     # Without candidates that are false there is nothing to tell apart: said, and nothing written.
+    real = calibrate.rows_of
+
+    def found(group, events, truth):
+        return [row for row in real(group, events, truth) if row.found]
+
+    monkeypatch.setattr(calibrate, "rows_of", found)
     out = tmp_path / "weights.json"
     arguments = ["calibrate", "--cache", str(tmp_path), "--out", str(out), "--landmarker", str(landmarker)]
     assert main(arguments) == 1
     assert "no true or no false candidates" in capsys.readouterr().err
     assert not out.exists()
-    # Called false, the second clip's expression is one.
+    # Called false, the second clip's expressions are.
     monkeypatch.setattr(calibrate, "group_of", lambda job: str(jobs.index(job)))
-    real = calibrate.rows_of
     monkeypatch.setattr(
-        calibrate, "rows_of", lambda group, events, truth: real(group, events, truth if group == "0" else [])
+        calibrate,
+        "rows_of",
+        lambda group, events, truth: found(group, events, truth) if group == "0" else real(group, events, []),
     )
     monkeypatch.setattr(calibrate, "left_out", lambda rows: probabilities(rows, fit(rows)))
     assert main(arguments) == 0
