@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from streamer.confidence import breadth, coherence, confidence_of, shrink, symmetry, weights
-from streamer.config import SpottingConfig
+from streamer.config import Config, SpottingConfig
 from streamer.kernels.leak import learn_leak, predict_leak
 from streamer.kernels.registration import TERMS, head_basis
 from streamer.kernels.windows import (
@@ -95,7 +95,7 @@ class Spotter:
     rejected: how many candidates were turned down, by cause.
     """
 
-    def __init__(self, config: SpottingConfig, sensitivity: float = 0.6) -> None:
+    def __init__(self, config: SpottingConfig, sensitivity: float = Config.sensitivity) -> None:
         weights()  # now, not at the first event
         self.config = config
         self.sensitivity = sensitivity

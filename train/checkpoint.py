@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from streamer.errors import UsageError
+from streamer.fetching import write_whole
 from streamer.graph import FeatureSpec
 from train.models import ModelConfig, build_model
 
@@ -86,14 +87,8 @@ def save_checkpoint(
     (folder / "config.json").unlink(missing_ok=True)
     state = {name: tensor.contiguous() for name, tensor in sorted(model.state_dict().items())}
     save_file(state, folder / "weights.safetensors")
-    _write_json(folder / "metrics.json", metrics)
-    _write_json(folder / "config.json", info)
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(value, indent=1, default=str) + "\n")
-    os.replace(part, path)
+    for name, value in (("metrics", metrics), ("config", info)):
+        write_whole(folder / f"{name}.json", (json.dumps(value, indent=1, default=str) + "\n").encode())
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:

@@ -33,6 +33,8 @@ from streamer.demo.viewer import ServerCamera
 from streamer.sinks import printable
 
 STATIC = Path(__file__).parent / "static"
+SENSITIVITY = f"{Config.sensitivity:.2f}"
+"""What the page begins with, and what counts where a request names none."""
 
 HEADERS = {
     # Gradio's page configures itself in inline scripts; nothing comes from, or goes to, another host.
@@ -173,11 +175,13 @@ def create_app(config: DemoConfig, landmarker: Path) -> FastAPI:
             await camera.serve(socket)
 
     @app.post("/clips/sample")
-    async def add_sample(sensitivity: str = "0.6") -> dict[str, str]:
+    async def add_sample(sensitivity: str = SENSITIVITY) -> dict[str, str]:
         return {"key": await app.state.clips.add("sample", _sensitivity(sensitivity), None)}
 
     @app.post("/clips")
-    async def add_clip(request: Request, name: str = "clip", sensitivity: str = "0.6") -> dict[str, str]:
+    async def add_clip(
+        request: Request, name: str = "clip", sensitivity: str = SENSITIVITY
+    ) -> dict[str, str]:
         shown = printable(name)[-NAME_CHARACTERS:].strip() or "clip"
         value = _sensitivity(sensitivity)
         length = request.headers.get("content-length", "0")

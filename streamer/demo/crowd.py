@@ -104,7 +104,7 @@ async def _visit(url: str, jpegs: Sequence[bytes], place: int, seconds: float) -
     """Stream for so many seconds from a place of the clip on; what came back."""
     result: dict[str, Any] = {"answers": 0, "latencies": [], "events": [], "drops": {}}
     async with connect(url.replace("http", "ws", 1) + "live", max_size=None, compression=None) as socket:
-        await socket.send(json.dumps({"type": "start", "sensitivity": 0.6}))
+        await socket.send(json.dumps({"type": "start", "sensitivity": Config.sensitivity}))
         while json.loads(await socket.recv())["type"] != "ready":
             pass
         sent_s: list[float] = []

@@ -13,7 +13,7 @@ import gradio as gr
 from fastapi import FastAPI
 from gradio.themes import Base
 
-from streamer.demo.app import STATIC
+from streamer.demo.app import SENSITIVITY, STATIC
 from streamer.sinks.panel import LEGEND
 
 TITLE = "Micro-expressions, live"
@@ -56,4 +56,5 @@ def with_page(app: FastAPI) -> FastAPI:
 
 
 def _section(file: str) -> str:
-    return (STATIC / file).read_text(encoding="utf-8").replace("{legend}", LEGEND)
+    html = (STATIC / file).read_text(encoding="utf-8")
+    return html.replace("{legend}", LEGEND).replace("{sensitivity}", SENSITIVITY)

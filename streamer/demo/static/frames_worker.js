@@ -1,7 +1,7 @@
 // The way of the frames, in a worker: a busy page delays no frame, and a busy network no page.
-// From the page: {do: "connect", url, start}, {do: "take", frames} or {do: "frame", picture, stamp, number},
+// From the page: {do: "connect", url, start, origin}, {do: "take", frames} or {do: "frame", picture, stamp, number},
 // {do: "halt"}, {do: "send", message}, {do: "drawn"}.
-// To the page: {open}, {message, picture}, {state}, {resized}, {closed}.
+// To the page: {message, picture}, {state}, {resized}, {closed}.
 
 const HEADER_BYTES = 12; // uint32 number, float64 capture time in ms, little endian
 const QUALITY = 0.95; // stronger compression hides small movements
