@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from streamer.errors import UsageError
@@ -41,17 +41,27 @@ def test_every_sample_is_tested_once_and_never_trained_on(numbers, validation, p
         assert len(fold.train) + len(fold.validation) + len(fold.test) == len(persons)
 
 
-@given(st.lists(st.integers(0, 9), min_size=10, max_size=60), st.integers(2, 4), st.integers(0, 1))
-def test_groups_keep_a_subject_on_one_side(numbers, groups, validation):
+@given(
+    st.lists(st.integers(0, 9), min_size=10, max_size=60),
+    st.sampled_from([(2, 0), (3, 0), (3, 1), (4, 1)]),
+)
+def test_groups_keep_a_subject_on_one_side(numbers, scheme):
+    groups, validation = scheme
     persons = [f"p{number}" for number in numbers]
-    if len(set(persons)) < 2 * groups:
-        return
+    assume(len(set(persons)) >= groups)
     folds = leave_one_subject_out(persons, validation_subjects=validation, groups=groups)
     check_folds(folds, persons)
     assert [fold.name for fold in folds] == [f"group {k + 1} of {groups}" for k in range(groups)]
     most = max(numbers.count(number) for number in numbers)
     sizes = [len(fold.test) for fold in folds]
     assert max(sizes) - min(sizes) <= most
+
+
+def test_a_subject_with_most_samples_may_leave_nobody_to_validate_on():
+    persons = ["much"] * 7 + ["a", "b", "c"]
+    assert len(leave_one_subject_out(persons, groups=2)) == 2
+    with pytest.raises(UsageError, match="4 subjects, 2 folds and 1 subjects to validate on"):
+        leave_one_subject_out(persons, groups=2, validation_subjects=1)
 
 
 def test_too_few_subjects_for_the_groups():
