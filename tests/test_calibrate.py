@@ -140,12 +140,12 @@ def test_damaged_weights_are_told_at_the_start(weights_file, content):
 def test_a_run_from_end_to_end(monkeypatch, tmp_path, landmarker, capsys):
     slow = Injection({"12": 1.0}, 4.0, 4.7, 5.4, 0.04, "macro")
     smile = (Injection({"12": 1.0}, 2.0, 2.2, 2.4, 0.02, "I"), slow)
-    other = (Injection({"4": 1.0}, 2.0, 2.2, 2.4, 0.02, "III"), slow)
+    broad_smile = (Injection({"12": 1.0}, 2.0, 2.2, 2.4, 0.03, "I"), slow)
     jobs = [
         Job("displacement", "2", 2.0, "tuning", "micro", RenderedClip("astronaut", clip, Encoding()))
         for clip in (
             Clip(width=400, height=300, iod_px=90.0, noise=1.0, duration_s=7.5, injections=units, seed=0)
-            for units in (smile, other)
+            for units in (smile, broad_smile)
         )
     ]
     monkeypatch.setattr(calibrate, "plan", lambda scope: jobs if scope.axes == ("slow",) else [])
