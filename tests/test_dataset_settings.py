@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from streamer.errors import UsageError
@@ -85,10 +86,12 @@ def test_databases_together_take_common_classes():
 def test_action_units_as_targets():
     own = [
         replace(sample("manifest", "s1", k, objective, None), units=units)
-        for k, (objective, units) in enumerate([("I", ("L12", "6")), ("III", ("4",))])
+        for k, (objective, units) in enumerate([("I", ("L12", "6")), ("III", ("4",)), ("III", ())])
     ]
     chosen = select(own, "objective", classes=("I", "III"))
-    assert chosen.units(("AU4", "AU12", "AU14")).tolist() == [[0, 1, 0], [1, 0, 0]]
+    targets = chosen.units(("AU4", "AU12", "AU14"))
+    assert targets[:2].tolist() == [[0, 1, 0], [1, 0, 0]]
+    assert np.isnan(targets[2]).all(), "not coded is not the same as not active"
 
 
 def test_what_cannot_be():

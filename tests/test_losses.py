@@ -39,6 +39,20 @@ def test_aau_loss_is_the_weighted_mean_of_equation_11(heads):
     np.testing.assert_allclose(loss.weights().detach(), squares / squares.sum(), rtol=1e-6)
 
 
+def test_units_that_nobody_has_coded_teach_nothing(heads):
+    logits, targets = heads
+    loss, partly = AAULoss(3), targets.clone()
+    partly[1] = torch.nan
+    rest = [0, 2, 3, 4]
+    expected = loss([head[rest] for head in logits], targets[rest]).item()
+    head = logits[0].clone().requires_grad_()
+    value = loss([head, *logits[1:]], partly)
+    assert value.item() == pytest.approx(expected, rel=1e-5)
+    value.backward()
+    assert head.grad is not None and not head.grad[1].any() and head.grad[rest].all()
+    assert AAULoss(1)([head], torch.full_like(targets, torch.nan)).item() == 0.0
+
+
 def test_aau_gradient_flows_to_the_weights_and_favours_the_smaller_loss(heads):
     logits, targets = heads
     loss = AAULoss(3)

@@ -85,7 +85,8 @@ class FitConfig:
 class Samples:
     """Network inputs and targets, as tensors.
 
-    features: (N, 3, nodes, 4) float32. label: (N,) int64. units: (N, action units) float32 of 0 and 1.
+    features: (N, 3, nodes, 4) float32. label: (N,) int64. units: (N, action units) float32 of 0 and 1,
+    NaN where nobody has coded them.
     """
 
     features: Tensor

@@ -15,8 +15,8 @@ AuLossName = Literal["none", "au", "aau"]
 class AAULoss(nn.Module):
     """Adaptive action-unit loss, equation 11: sum_r W_r^2 L_r / sum_r W_r^2, the W_r learned.
 
-    L_r is MultiLabelSoftMarginLoss of the head after the r-th constrained layer. With one layer this is
-    the plain AU loss.
+    L_r is MultiLabelSoftMarginLoss of the head after the r-th constrained layer, over the action units that
+    are known: not every database has them coded. With one layer this is the plain AU loss.
     """
 
     def __init__(self, layers: int) -> None:
@@ -29,15 +29,18 @@ class AAULoss(nn.Module):
         return squares / squares.sum()
 
     def forward(self, logits: Sequence[Tensor], targets: Tensor) -> Tensor:
-        """Scalar loss of `logits`, one (B, action units) tensor a layer, against `targets` in {0, 1}.
+        """Scalar loss of `logits`, one (B, action units) tensor a layer, against `targets` in {0, 1}, NaN
+        where nobody has coded it; 0 if that is everywhere.
 
         Raises:
             ValueError: the number of heads is not the number of weights.
         """
         if len(logits) != len(self.w):
             raise ValueError(f"{len(logits)} heads for {len(self.w)} weights")
-        losses = torch.stack([F.multilabel_soft_margin_loss(head, targets) for head in logits])
-        return torch.sum(self.weights() * losses)
+        known = (~targets.isnan()).to(targets.dtype)
+        active = targets.nan_to_num()
+        losses = torch.stack([F.multilabel_soft_margin_loss(head, active, known) for head in logits])
+        return torch.sum(self.weights() * losses) / known.mean().clamp(min=1.0 / known.numel())
 
 
 class TotalLoss(nn.Module):
@@ -77,7 +80,7 @@ class TotalLoss(nn.Module):
             classes: (B, classes) logits.
             action_units: one (B, action units) tensor of logits a head.
             label: (B,) int64 class indices.
-            units: (B, action units) float, 1 where the unit is active.
+            units: (B, action units) float, 1 where the unit is active, NaN where that is not known.
         """
         loss = F.cross_entropy(classes, label)
         if self.aau is None:

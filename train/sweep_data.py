@@ -69,7 +69,7 @@ class RunData:
     """What one run is trained and tested on. N samples, V views.
 
     inputs: (N, V, 3, n, 4) float32 graphs, view 0 of the whole image; or (N, 1, 3, S, S) uint8 pictures.
-    label: (N,) int64. units: (N, U) float32 of 0 and 1.
+    label: (N,) int64. units: (N, U) float32 of 0 and 1, NaN where nobody has coded them.
     samples, persons, databases: (N,) names. classes, unit_names: names.
     """
 
@@ -149,7 +149,7 @@ class SweepData:
         numbers = sorted({number for sample in selection.samples for number in sample.numbers})
         names = [f"AU{number}" for number in numbers]
         units = selection.units(names)
-        frequent = units.sum(0) >= LEAST_UNIT_SAMPLES if len(names) else np.zeros(0, bool)
+        frequent = np.nansum(units, 0) >= LEAST_UNIT_SAMPLES if len(names) else np.zeros(0, bool)
         return RunData(
             inputs,
             selection.label,

@@ -76,9 +76,12 @@ class Selection:
         )
 
     def units(self, names: Sequence[str]) -> NDArray[np.float32]:
-        """(N, units) 1 where a sample has the action unit of that name ("AU12"), on whatever side."""
+        """(N, units) 1 where a sample has the action unit of that name ("AU12"), on whatever side; NaN for a
+        sample without any, as all of SMIC's are: it has not been coded."""
         numbers = [int(name.removeprefix("AU")) for name in names]
-        return np.array([[number in s.numbers for number in numbers] for s in self.samples], np.float32)
+        units = np.array([[number in s.numbers for number in numbers] for s in self.samples], np.float32)
+        units[[not s.numbers for s in self.samples]] = np.nan
+        return units
 
     @property
     def persons(self) -> tuple[str, ...]:
