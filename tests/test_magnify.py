@@ -13,7 +13,15 @@ from safetensors.torch import load_file, save_file
 from streamer.errors import UsageError
 from train.__main__ import main
 from train.composites import MOST_MAGNIFIED_PX, MOST_MOTION_PX, draw_batch, draw_scene
-from train.magnify import Magnifier, load_magnifier, magnifier_loss, magnify
+from train.magnify import (
+    HELD_OUT_SEED,
+    Magnifier,
+    MagnifierConfig,
+    load_magnifier,
+    magnifier_loss,
+    magnify,
+    measured_factor,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +63,8 @@ def test_scenes_move_by_the_factor():
         assert moved_px(scene["a"], scene["b"]) < MOST_MOTION_PX
         assert moved_px(scene["a"], scene["y"]) < MOST_MAGNIFIED_PX
         assert moved_px(scene["a"], scene["y"]) > 0.9 * moved_px(scene["a"], scene["b"])
+    small = draw_scene(rng, 48, factor=3.0, most_motion_px=0.5)
+    assert small["factor"] == 3.0 and moved_px(small["a"], small["b"]) < 0.5
 
 
 def test_scenes_are_a_function_of_their_seed():
@@ -95,6 +105,30 @@ def test_any_size_of_picture(network: Magnifier):
     out = magnify(network, onset, picture, 3.0)
     assert out.shape == picture.shape and out.dtype == np.uint8
     assert not np.array_equal(out, magnify(network, picture, picture, 3.0))
+
+
+class Extrapolation(Magnifier):
+    """Magnifies by what a picture changes in proportion to a small motion; `share` of what is asked for."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, first, second, factor):
+        return 0.9 * second + self.share * (factor - 1.0).reshape(-1, 1, 1, 1) * (second - first)
+
+
+def test_how_far_a_network_magnifies_is_measured():
+    assert measured_factor(Extrapolation(0.0), 48, scenes=3) == pytest.approx(1.0)
+    assert measured_factor(Extrapolation(1.0), 48, scenes=9) == pytest.approx(3.0, abs=0.2)
+    assert measured_factor(Extrapolation(0.5), 48, scenes=9) == pytest.approx(2.0, abs=0.1)
+    assert measured_factor(Extrapolation(1.0), 48, 5.0, scenes=9) == pytest.approx(5.0, abs=0.5)
+
+
+def test_seeds_of_training_are_others_than_that_of_the_measurement():
+    for seed in (-1, HELD_OUT_SEED):
+        with pytest.raises(ValueError, match="seed must be"):
+            MagnifierConfig(out=Path("unused"), seed=seed)
 
 
 # -- weights -------------------------------------------------------------------------------------------
@@ -148,6 +182,7 @@ def test_the_command_trains_and_repeats(tmp_path: Path, capsys: pytest.CaptureFi
         command = ["magnifier", "--out", str(tmp_path / name), "--steps", "2", "--batch", "1", "--size", "16"]
         assert main([*command, "--device", "cpu"]) == 0
         states.append(load_file(tmp_path / name / "weights.safetensors"))
-    assert "mean absolute error" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "mean absolute error" in said and "asked to magnify" in said
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     load_magnifier(tmp_path / "a/weights.safetensors")

@@ -18,6 +18,8 @@ MOST_MOTION_PX = 10.0
 MOST_MAGNIFIED_PX = 30.0
 """Between a and y (both as in Oh et al.)."""
 MOST_FACTOR = 20.0
+MOST_NOISE = 0.01
+"""Standard deviation, of a range of 1."""
 PIECES = 6
 OVERSAMPLING = 2
 """Scenes are drawn larger and reduced: then motion below a pixel is exact, and edges are smooth."""
@@ -55,11 +57,20 @@ def _moved(layer: F32, shift: NDArray[np.float64]) -> F32:
     return np.asarray(cv2.warpAffine(layer, matrix, size, borderMode=cv2.BORDER_REFLECT_101), np.float32)
 
 
-def draw_scene(rng: np.random.Generator, size: int) -> dict[str, F32]:
-    """One scene: a, b, y, b_colour, y_colour (3, size, size) float32 in -1..1; factor () float32."""
-    factor = float(np.exp(rng.uniform(np.log(1.5), np.log(MOST_FACTOR))))
+def draw_scene(
+    rng: np.random.Generator,
+    size: int,
+    factor: float = 0.0,
+    most_motion_px: float = MOST_MOTION_PX,
+    most_noise: float = MOST_NOISE,
+) -> dict[str, F32]:
+    """One scene: a, b, y, b_colour, y_colour (3, size, size) float32 in -1..1; factor () float32.
+
+    factor: 0 = drawn. most_motion_px: between a and b. most_noise: of all but y.
+    """
+    factor = factor or float(np.exp(rng.uniform(np.log(1.5), np.log(MOST_FACTOR))))
     large = size * OVERSAMPLING
-    most = min(MOST_MOTION_PX, MOST_MAGNIFIED_PX / factor) * OVERSAMPLING
+    most = min(most_motion_px, MOST_MAGNIFIED_PX / factor) * OVERSAMPLING
     layers = [(_texture(rng, large), np.ones((large, large), np.float32))]
     layers += [(_texture(rng, large), _mask(rng, large)) for _ in range(int(rng.integers(1, PIECES + 1)))]
     shifts = []
@@ -78,7 +89,7 @@ def draw_scene(rng: np.random.Generator, size: int) -> dict[str, F32]:
         return np.clip(small, 0.0, 1.0).astype(np.float32)
 
     gain, bend = rng.uniform(0.7, 1.2, 3).astype(np.float32), float(rng.uniform(0.7, 1.4))
-    noise = float(rng.uniform(0.0, 0.01))
+    noise = float(rng.uniform(0.0, most_noise))
 
     def finished(image: F32, noisy: bool) -> F32:
         if noisy:
