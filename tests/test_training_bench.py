@@ -22,4 +22,4 @@ def test_the_figures_and_their_page():
     figures = {"machine": machine() | {"torch": "2"}, "load": [0.1, 0.2], "loso": loso, "networks": rows}
     text = report(figures)
     assert "(SIMULATED)" in text and "predictions are the same" in text and "| SS-GN |" in text
-    assert text.count("\n|") == 2 + 2 + 2 + len(rows)
+    assert text.count("\n|") == 2 + 3 + 2 + len(rows)
