@@ -18,6 +18,7 @@ from train.__main__ import main
 from train.datasets import LOADERS, DatasetError, load, select
 from train.datasets.check import DatabaseName
 from train.datasets.sample import SIMULATED_MARK
+from train.datasets.sheets import read_table
 
 GOOD = ("01", "EP02_01f", 46, 59, 86, "12", "happiness")
 
@@ -191,6 +192,15 @@ def test_a_bad_cell_names_file_sheet_and_row(tmp_path: Path, cell: object, messa
     with pytest.raises(DatasetError, match=message) as caught:
         load("casme2", root)
     assert "CASME2-coding-20140508.xlsx, sheet Sheet1, row 2: onset" in str(caught.value)
+
+
+def test_text_that_a_terminal_would_obey_is_refused(tmp_path: Path):
+    path = tmp_path / "sheet.csv"
+    path.write_text("subject,clip\n sébastien b ,c\n\x1b[31mred,c\n", encoding="utf-8")
+    first, second = read_table(path, ["subject", "clip"]).rows
+    assert first.text("subject") == "sébastien b"
+    with pytest.raises(DatasetError, match=r"sheet.csv, row 3: subject is '\\x1b\[31mred', with characters"):
+        second.text("subject")
 
 
 def test_sheets_that_cannot_be_used(tmp_path: Path):

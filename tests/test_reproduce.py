@@ -19,8 +19,9 @@ def command(root: Path, out: Path, *more: str) -> list[str]:
 
 def test_from_a_manifest_to_a_report_and_again(tmp_path, capsys):
     root, out = manifest(tmp_path / "data", subjects=6), tmp_path / "out"
-    assert main(command(root, out)) == 0
-    assert "1 tables in" in capsys.readouterr().out
+    assert main(command(root, out, "--tables", "X", "cross")) == 0
+    said = capsys.readouterr().out
+    assert "1 tables in" in said and "no table across databases, which needs two" in said
     table = (out / "tables" / "table_X.md").read_text()
     assert "own data, objective5: 24 samples of 6 subjects. Protocol honest" in table
     assert "SIMULATED" not in table and "(simulated)" not in table

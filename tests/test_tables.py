@@ -19,7 +19,7 @@ from train.figures_face import strongest_edges
 from train.paper import PAPER
 from train.report import html_page, markdown_grid
 from train.reproduce import PLAN_FILE
-from train.reproduce_pages import conditions, table_section
+from train.reproduce_pages import conditions, table_section, write_figures
 from train.results import SweepResults
 from train.tables import FIGURES, TABLES, Plan, runs_of, tables_of
 from train.tables_cells import Grid, Pooled, cells_of, csv_rows, pooled
@@ -203,6 +203,12 @@ def test_every_figure_is_written(folder):
         with Image.open(folder / "figures" / f"{name}.png") as image:
             assert np.asarray(image.convert("L")).std() > 5, f"{name} shows something"
         assert (folder / "figures" / f"{name}.svg").read_text().lstrip().startswith("<?xml")
+
+
+def test_seeds_that_are_pooled_are_said_beside_the_counts(tmp_path):
+    plan = Plan(("casme2",), tables=(), figures=("confusion",), seeds=2)
+    (section,) = write_figures(tmp_path, plan, drawn_results(plan))
+    assert "Each sample counts 2 times, once a seed." in section.conditions
 
 
 def test_a_folder_without_runs_is_one_clear_line(tmp_path, capsys):

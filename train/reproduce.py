@@ -4,7 +4,8 @@
 
 Landmarks are measured (and kept), every run that a table or figure needs is trained (and kept), and pages are
 written. What is there already is not done again: an interrupted command goes on where it stopped, and
-`python -m train tables` and `figures` write the pages of an output folder anew without training anything.
+`python -m train tables` and `figures` write those of an output folder anew without reading the database; the
+report is written anew by the first command, which trains nothing that is there.
 """
 
 from __future__ import annotations
@@ -204,6 +205,8 @@ def _pages(out: Path, plan: Plan, results: SweepResults, what: str, failed: tupl
         lines.append(f"{len(tables)} tables in {out / 'tables'}")
     if figures:
         lines.append(f"{len(figures)} figures in {out / 'figures'}")
+    if what != "figures" and "cross" in plan.tables and len(plan.databases) < 2:
+        lines.append("no table across databases, which needs two")
     if what == "all":
         lines.append(f"all of it on one page: {write_report(out, plan, results, tables + figures, failed)}")
     simulated = "SIMULATED data: " if results.simulated else ""

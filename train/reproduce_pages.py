@@ -150,6 +150,8 @@ def write_figures(out: Path, plan: Plan, results: SweepResults) -> list[Section]
                 said += f" Here {TSNE_GROUPS} folds, of which the larger is shown."
                 figure = figures.figure_7(first, said)
             elif number == "confusion":
+                if plan.seeds > 1:
+                    said += f" Each sample counts {plan.seeds} times, once a seed."
                 figure = figures.figure_confusion(named, f"{title}, {NAMES.get(database, database)}", said)
             else:
                 draw = figures.figure_5 if number == "5" else figures.figure_6

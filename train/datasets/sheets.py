@@ -56,7 +56,8 @@ class Row:
         """The cell as text, stripped; "" where there is none. Whole numbers are written without a point.
 
         Raises:
-            DatasetError: spreadsheet programs have made a date of it.
+            DatasetError: spreadsheet programs have made a date of it, or it holds control characters, which
+                a terminal would obey.
         """
         cell = self.cells.get(column)
         if isinstance(cell, (date, datetime, time, timedelta)):
@@ -65,7 +66,10 @@ class Row:
             )
         if isinstance(cell, float) and cell.is_integer():
             cell = int(cell)
-        return "" if cell is None else str(cell).strip()
+        text = "" if cell is None else str(cell).strip()
+        if not text.isprintable():
+            raise self.error(f"{column} is {text!r}, with characters that cannot be seen: type it anew")
+        return text
 
     def frame(self, column: str) -> int:
         """A frame number, 0 or above.
