@@ -205,7 +205,7 @@ def bench(config: BenchConfig) -> str:
     spec = replace(spec, epochs=config.epochs)
     figures["loso"] = measure_loso(run_data, spec, config.workers, config.rounds, progress)
     load.append(os.getloadavg()[0])
-    figures |= {"load": load, "config": {k: str(v) for k, v in asdict(config).items() if k != "root"}}
+    figures |= {"load": load, "config": {k: str(v) for k, v in asdict(config).items() if k not in PATHS}}
     text = report(figures)
     try:
         write_whole(config.out, (json.dumps(figures, indent=1) + "\n").encode())
@@ -214,6 +214,9 @@ def bench(config: BenchConfig) -> str:
         raise OutputError(f"{config.out} cannot be written ({error.strerror}): give another --out") from error
     return text
 
+
+PATHS = ("root", "sheet", "cache", "out")
+"""Settings that say where files lie on one machine: no part of what is published."""
 
 PAGE = """# Training
 
