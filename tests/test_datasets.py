@@ -113,6 +113,13 @@ def test_other_releases_of_the_sheet(tmp_path: Path):
     assert load("casme2", tmp_path, elsewhere).sheet == elsewhere
 
 
+def test_official_classes_lie_beside_the_sheet_that_is_named(tmp_path: Path):
+    root = one_clip(casme2(tmp_path / "root", [GOOD]))
+    named = casme2(tmp_path / "sheets", [GOOD], [(1, "EP02_01f", 7)]) / "CASME2-coding-20140508.xlsx"
+    (derived,), (official,) = load("casme2", root).samples, load("casme2", root, named).samples
+    assert derived.objective != "VII" and official.objective == "VII"
+
+
 OLD_FORMAT = (
     r"c-rk)O-NKx6#nj;A7>^VXKV~K5D~I+gk~zJjgAwjn^H@nkibTL+T=JRGb2=svTT+?(5h%7xM^dx>3>nX7J-qAAPBUUt%8CUI"
     r"<Irj`(d;e4wRI<?{UvPKli+I-@E7jy!Un?xHS8)ei`e~4hM>w7w!_BpyD-!0LZRsk~M1&70t$f1+Rw&((S_Ysy7vK4CQz)L%"
@@ -167,6 +174,9 @@ def test_duplicate_rows(tmp_path: Path):
     root = one_clip(casme2(tmp_path / "a", [GOOD, GOOD], [(1, "EP02_01f", 1)]))
     database = load("casme2", root)
     assert len(database.samples) == 1 and "row 3" in database.repaired[0]
+    lower = (GOOD[0], "ep02_01F", *GOOD[2:])
+    root = one_clip(casme2(tmp_path / "c", [GOOD, lower], [(1, "EP02_01f", 1)]))
+    assert len(load("casme2", root).samples) == 1, "a clip's name counts without case"
     other = (*GOOD[:3], 60, *GOOD[4:])
     root = one_clip(casme2(tmp_path / "b", [GOOD, other]))
     with pytest.raises(DatasetError, match="row 3: sub01 EP02_01f is in row 2 too.*delete"):
@@ -219,6 +229,10 @@ def test_sheets_that_cannot_be_used(tmp_path: Path):
         for _ in range(257):
             bomb.write(bytes(1 << 20))
     with pytest.raises(DatasetError, match="unpacks to"):
+        load("casme2", tmp_path)
+    write_xlsx(path, [CASME2_HEADER])
+    path.write_bytes(path.read_bytes().replace(b"PK\x01\x02", b"PK\r\n"))  # as a transfer as text does
+    with pytest.raises(DatasetError, match="is damaged.*take the file that came with"):
         load("casme2", tmp_path)
     with pytest.raises(DatasetError, match="unknown database"):
         load("casme4", tmp_path)
@@ -337,6 +351,9 @@ def test_manifest(tmp_path: Path):
         assert len(database.missing) == 1 and "row 5" in database.missing[0]
     path.write_text("subject,folder,fps\nanna,frames/anna,often\n", encoding="utf-8")
     with pytest.raises(DatasetError, match="mine.csv, row 2: fps is 'often'"):
+        load("manifest", path)
+    path.write_text("subject,folder,onset,offset\nanna,frames/anna,-7,-1\n", encoding="utf-8")
+    with pytest.raises(DatasetError, match="row 2: onset is '-7', no frame number"):
         load("manifest", path)
     path.write_text("subject,folder\n,frames/anna\n", encoding="utf-8")
     with pytest.raises(DatasetError, match="row 2: subject is empty"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from database_trees import manifest
 from safetensors.numpy import load_file
 
 from streamer.engine import load_engine
+from streamer.errors import OutputError
 from train.__main__ import main
 from train.checkpoint import load_checkpoint
 from train.datasets import load
@@ -103,6 +105,37 @@ def test_a_simulated_tree_is_called_so(tmp_path, capsys):
     assert card.startswith("**Trained on a simulated database") and "Measured on simulated subjects" in card
 
 
+def test_some_expressions_have_no_coded_action_units(tmp_path, capsys):
+    root = manifest(tmp_path / "data")
+    (sheet,) = root.glob("*.csv")
+    head, *rows = sheet.read_text().splitlines()
+    bare = [row.rpartition(",")[0] + "," for row in rows]
+    half = [row if k % 2 else other for k, (row, other) in enumerate(zip(rows, bare, strict=True))]
+    sheet.write_text("\n".join([head, *half]) + "\n")
+    assert main(flags(root, tmp_path / "run")) == 0
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())["validation"]
+    assert metrics["samples"] == 4 and metrics["action_units"]["AU4"]["positives"] == 1
+    sheet.write_text("\n".join([head, *bare]) + "\n")
+    assert main(flags(root, tmp_path / "none")) == 2
+    assert "give --au-loss none" in capsys.readouterr().err
+    assert main(flags(root, tmp_path / "none", "--au-loss", "none")) == 0
+
+
+def test_one_expression_under_two_subjects_is_refused(tmp_path, capsys):
+    root = manifest(tmp_path / "data", 4)
+    (sheet,) = root.glob("*.csv")
+    sheet.write_text(re.sub(r"s\d(-\w+-\d\.npz)", r"s0\1", sheet.read_text()))
+    assert main(flags(root, tmp_path / "run")) == 2
+    assert "under another name" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_cannot_be_written_is_one_line(tmp_path, capsys):
+    root = manifest(tmp_path / "data")
+    (tmp_path / "run" / "weights.safetensors").mkdir(parents=True)
+    assert main(flags(root, tmp_path / "run")) == OutputError.exit_code
+    assert "the checkpoint cannot be written" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("subjects", "classes", "asked", "message"),
     [
@@ -131,6 +164,7 @@ def test_data_that_cannot_be_trained_on(tmp_path, capsys, subjects, classes, ask
         (["--workers", "0"], "--workers must be at least 1"),
         (["--setting", "megc3", "--simulated-share", "0.5"], "setting megc3 has others"),
         (["--landmarks.node-set", "dlib68"], "an engine reads the nodes gm14"),
+        (["--weight-decay", "-1"], "change --learning-rate or --weight-decay"),
     ],
 )
 def test_settings_that_do_not_fit(tmp_path, capsys, more, message):

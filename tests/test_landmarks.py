@@ -22,6 +22,7 @@ from streamer.tracking import MediaPipeTracker
 from train import landmarks
 from train.__main__ import main
 from train.datasets import Database, Sample, load
+from train.datasets.check import unreadable
 from train.landmark_sources import magnified, open_detector, track
 from train.landmarks import LandmarkConfig, cache_key, cropped, extract, extract_node_sets, files_of
 from train.magnify import Magnifier, magnify
@@ -206,6 +207,14 @@ def test_given_landmarks(tmp_path: Path):
     np.savez(tmp_path / "a.npz", landmarks=points[:2])
     with pytest.raises(SourceError, match="m.csv, row 2.*a.npz"):
         extract(database.samples, LandmarkConfig(), tmp_path / "cache", progress=False)
+    assert unreadable(database.samples[0]) == []
+    np.savez_compressed(tmp_path / "a.npz", landmarks=points)
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    content[60:90] = bytes(30)
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(SourceError, match="m.csv, row 2.*a.npz"):
+        extract(database.samples, LandmarkConfig(), tmp_path / "cache", progress=False)
+    assert unreadable(database.samples[0]) == [tmp_path / "a.npz"]
 
 
 def test_a_crop_repeats_the_edge_and_keeps_the_pixels(database: Database):

@@ -95,6 +95,17 @@ def test_only_what_is_missing_is_rendered_again(tree: Path):
     assert not partial.exists()
 
 
+def test_a_beginning_that_was_cut_off_goes_on(tmp_path: Path):
+    settings = config(tmp_path, like="casme2", clips=1, key_frames_only=True)
+    simulate_database(settings)
+    sheet = tmp_path / "CASME2-coding-20140508.xlsx"
+    written = sheet.read_bytes()
+    for path in (sheet, tmp_path / "README.md"):
+        path.unlink()
+    simulate_database(settings)
+    assert len(sheet.read_bytes()) == len(written) and (tmp_path / "README.md").is_file()
+
+
 def test_a_subject_keeps_its_looks_and_key_frames_move(tmp_path: Path):
     simulate_database(config(tmp_path, like="casme2", peak=(0.02, 0.02), clips=6))
     samples = load("casme2", tmp_path).samples
@@ -122,5 +133,7 @@ def test_it_never_mixes_with_anything(tree: Path, tmp_path: Path, capsys: pytest
     assert main(command) == 2
     assert "is not empty and no simulated database" in capsys.readouterr().err
     assert (tmp_path / "CASME2-coding-20140508.xlsx").read_bytes() == b"the real one"
+    with pytest.raises(UsageError, match="--seed must be at least 0"):
+        simulate_database(config(tmp_path / "c", seed=-1))
     with pytest.raises(UsageError, match="--peak"):
         simulate_database(config(tmp_path / "c", peak=(0.02, 0.01)))

@@ -171,6 +171,8 @@ def test_specs_that_mean_the_same_are_equal():
         ({"protocol": "paper", "validation_subjects": 1}, "has no validation subjects"),
         ({"tested": "samm"}, "tested samm"),
         ({"epochs": 0}, "too small"),
+        ({"au_loss": "aau", "beta": float("inf")}, "not finite"),
+        ({"seed": 10**20}, "seed too large"),
     ],
 )
 def test_specs_that_make_no_sense(values: dict, message: str):

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
-from streamer.errors import UsageError
+from streamer.errors import OutputError, UsageError
 from streamer.fetching import write_whole
 from streamer.graph import FeatureSpec
 from train.models import ModelConfig, build_model
@@ -84,11 +84,16 @@ def save_checkpoint(
         "seconds": round(seconds, 1),
         "fit": {key: value for key, value in asdict(settings).items() if key != "out"},
     }
-    (folder / "config.json").unlink(missing_ok=True)
     state = {name: tensor.contiguous() for name, tensor in sorted(model.state_dict().items())}
-    save_file(state, folder / "weights.safetensors")
-    for name, value in (("metrics", metrics), ("config", info)):
-        write_whole(folder / f"{name}.json", (json.dumps(value, indent=1, default=str) + "\n").encode())
+    try:
+        (folder / "config.json").unlink(missing_ok=True)
+        write_whole(folder / "weights.safetensors", save(state))
+        for name, value in (("metrics", metrics), ("config", info)):
+            write_whole(folder / f"{name}.json", (json.dumps(value, indent=1, default=str) + "\n").encode())
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: the checkpoint cannot be written ({error.strerror}): free space and train again"
+        ) from error
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:

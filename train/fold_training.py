@@ -225,7 +225,9 @@ class _Training:
             number, name = key.split("/")
             values["state"].setdefault(int(number), {})[name] = tensor
         self.optimiser.load_state_dict(values)
-        self.best, self.history, self.score, self.epoch = found.best, found.history, found.score, found.chosen
+        state = self.networks.state()
+        self.best = {name: tensor.to(state[name].device) for name, tensor in found.best.items()}
+        self.history, self.score, self.epoch = found.history, found.score, found.chosen
         self.seconds_before = found.seconds
         return found.epoch
 

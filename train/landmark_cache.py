@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,19 @@ def save_nodes(path: Path, result: SampleNodes) -> None:
     write_whole(path, buffer.getvalue())
 
 
+UNREADABLE = (
+    OSError,
+    KeyError,
+    EOFError,
+    MemoryError,
+    NotImplementedError,
+    RuntimeError,
+    zlib.error,
+    zipfile.BadZipFile,
+)
+"""What reading an archive raises: damaged, cut off, encrypted, or packed in a way that is not known."""
+
+
 def load_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
     """Arrays of an .npz file, of which nothing is believed: no pickle, no more than its stated size.
 
@@ -56,7 +70,7 @@ def load_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
                 raise ValueError("it is too large")
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in names}
-    except (OSError, KeyError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise ValueError(str(error)) from error
 
 

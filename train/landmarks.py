@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -22,11 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from streamer import face_crop, graph, motion
-from streamer.config import MotionConfig, TrackingConfig
+from streamer import face_crop, graph, motion, reference, tracking
+from streamer.config import MotionConfig, SpottingConfig, TrackingConfig
 from streamer.errors import OutputError, SourceError, UsageError
 from streamer.graph import NODE_SETS, key_frame_nodes
-from streamer.kernels import patches, registration, windows
+from streamer.kernels import linear, patches, pictures, registration, windows
 from streamer.landmarker_model import SHA256 as LANDMARKER_SHA256
 from streamer.sources.base import Picture
 from streamer.sources.images import numbered_images, read_image
@@ -38,7 +39,10 @@ from train.processes import run_jobs
 
 F32 = NDArray[np.float32]
 
-MEASURED_BY = (face_crop, graph, motion, patches, registration, windows, landmark_sources, magnify)
+MEASURED_BY = (
+    face_crop, graph, motion, reference, tracking, linear, patches, pictures, registration, windows,
+    landmark_sources, magnify, sys.modules[__name__],
+)  # fmt: skip
 """Modules that decide which nodes an image gives: when one changes, what is kept is measured again."""
 
 MARGIN_S = 0.1
@@ -124,7 +128,7 @@ def _code_digest() -> str:
     digest = hashlib.sha256()
     for module in MEASURED_BY:
         digest.update(Path(str(module.__file__)).read_bytes())
-    digest.update(repr((MotionConfig(), TrackingConfig())).encode())
+    digest.update(repr((MotionConfig(), SpottingConfig(), TrackingConfig())).encode())
     return digest.hexdigest()
 
 

@@ -193,7 +193,10 @@ def train(config: FitConfig, data: TrainingData, progress: bool = True) -> tuple
     except ValueError as error:
         raise UsageError(f"{error}; change the --model, --features or --au-loss flags") from error
     parameters = [*model.parameters(), *loss_function.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+    try:
+        optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+    except ValueError as error:
+        raise UsageError(f"{error}: change --learning-rate or --weight-decay") from error
     steps = config.epochs * (config.samples // config.batch)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate_factor(step, steps))
     shuffle = torch.Generator().manual_seed(config.seed)

@@ -126,7 +126,9 @@ def load_magnifier(path: Path) -> Magnifier:
     """A network with these weights: `.safetensors`, or a state dict of PyTorch (`.pt`, `.pth`), of which
     nothing but tensors is read.
 
-    Other programs' weights of the same network are taken if they hold the same tensors in the same order.
+    Other programs' weights of the same network are taken if they hold tensors of the same shapes in the same
+    order, with a warning: texture and shape have branches of equal shapes, and only their order tells them
+    apart. (A .safetensors file keeps no order.)
 
     Raises:
         UsageError: the file is not that.
@@ -142,7 +144,9 @@ def load_magnifier(path: Path) -> Magnifier:
         raise UsageError(f"{path} is no safetensors file ({error}): fetch it anew") from error
     own = network.state_dict()
     if set(state) != set(own) and [t.shape for t in state.values()] == [t.shape for t in own.values()]:
-        log.info("%s: weights named otherwise, taken by their order", path)
+        log.warning(
+            "%s: tensors named otherwise are taken in their order, the texture's before the shape's", path
+        )
         state = dict(zip(own, state.values(), strict=True))
     wrong = sorted(set(own) ^ set(state)) or [name for name in own if own[name].shape != state[name].shape]
     if wrong:
@@ -191,8 +195,8 @@ class MagnifierConfig:
     """Where the arithmetic runs."""
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch, self.size) < 1 or self.size % 4:
-            raise ValueError("steps, batch and size must be at least 1, size a multiple of 4")
+        if min(self.steps, self.batch) < 1 or self.size < 16 or self.size % 4:
+            raise ValueError("steps and batch must be at least 1, size at least 16 and a multiple of 4")
         if not 0 <= self.seed < HELD_OUT_SEED:
             raise ValueError(f"seed must be at least 0 and below {HELD_OUT_SEED}")
 

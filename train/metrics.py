@@ -226,7 +226,7 @@ def summarise(
     Args:
         probabilities: (N, classes). unit_probabilities: (N, action units), claimed from 0.5 up; width 0
             where the network has no action-unit heads.
-        label: (N,) class indices. units: (N, action units) of 0 and 1.
+        label: (N,) class indices. units: (N, action units) of 0 and 1, NaN where nobody has coded them.
         amplitude: (N,) peak displacement, IOD; amplitude_edges: bins for the figures by amplitude.
     """
     predicted = probabilities.argmax(1)
@@ -251,15 +251,19 @@ def summarise(
                 "macro_f1": part.macro_f1,
             }
     if unit_probabilities.shape[1]:
+        coded = ~np.isnan(units).any(1)
+        known, claimed = units[coded], unit_probabilities[coded]
         per_unit = {
             name: {
-                "average_precision": average_precision(units[:, k], unit_probabilities[:, k]),
-                "f1": f1_score(units[:, k], unit_probabilities[:, k] >= 0.5),
-                "positives": int(units[:, k].sum()),
+                "average_precision": average_precision(known[:, k], claimed[:, k]),
+                "f1": f1_score(known[:, k], claimed[:, k] >= 0.5),
+                "positives": int(known[:, k].sum()),
             }
             for k, name in enumerate(unit_names)
-            if units[:, k].any()
+            if known[:, k].any()
         }
+        if not per_unit:
+            return summary
         summary["action_units"] = per_unit
         summary["mean_average_precision"] = float(
             np.mean([u["average_precision"] for u in per_unit.values()])

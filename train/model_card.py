@@ -153,7 +153,11 @@ subjects (95 %); with few subjects they are rough.
 
 def _figures(checkpoint: Checkpoint) -> str:
     validation = checkpoint.metrics["validation"]
-    units = _by_unit(validation) if "action_units" in validation else "No action-unit output."
+    units = (
+        _by_unit(validation)
+        if "action_units" in validation
+        else "No figures: no action-unit output, or none of its units is in what is measured on."
+    )
     by_class = _by_class(validation, checkpoint.classes, checkpoint.class_names)
     return f"{_by_amplitude(validation)}\n\n{by_class}\n\n{units}"
 

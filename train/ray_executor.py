@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from streamer.errors import StreamerError, UsageError
@@ -59,7 +60,7 @@ class RayExecutor:
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise UsageError(
                 f"no Ray cluster at {address or 'this machine'} ({one_line(error)}): check that it runs, and "
-                f"that its token is set up here if it asks for one"
+                f"that its token is set up here, with RAY_AUTH_MODE=token, if it asks for one"
             ) from error
 
     def run(
@@ -70,7 +71,9 @@ class RayExecutor:
         task = ray.remote(_task).options(num_cpus=1, max_retries=RETRIES)
         stored = {name: ray.put(part) for name, part in data.items()}
         code = ray.put(code_digest())
-        left = {task.remote(job, stored[job.data], code): number for number, job in enumerate(jobs)}
+        # A worker of another machine has no such folder to keep the state between epochs in.
+        sent = [replace(job, checkpoint=None) for job in jobs]
+        left = {task.remote(job, stored[job.data], code): number for number, job in enumerate(sent)}
         try:
             while left:
                 done, _ = ray.wait(list(left), num_returns=1)

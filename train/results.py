@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -135,6 +136,8 @@ class RunSpec:
         numbers = (self.epochs, self.batch - 1, self.learning_rate, self.beta, self.factor, self.picture - 31)
         if not all(number > 0 for number in numbers) or min(self.weight_decay, self.seed) < 0:
             refuse("epochs, batch, learning rate, beta, factor, picture or seed is too small")
+        if not all(map(math.isfinite, (*numbers, self.weight_decay))) or self.seed >= 2**63:
+            refuse("a number is not finite, or the seed too large")
         if self.groups < 0 or self.groups == 1 or self.validation_subjects < 0:
             refuse("groups must be 0 or at least 2, validation subjects at least 0")
         if self.validation_subjects and self.protocol == "paper":

@@ -237,8 +237,9 @@ def _begin(config: SimulateDatabaseConfig, performances: Sequence[Performance]) 
                 f"{config.out} holds a simulated database made with other settings: give the same, or "
                 f"another --out"
             )
-        return
-    if config.out.exists() and any(config.out.iterdir()):
+        if (config.out / "README.md").is_file():
+            return
+    elif config.out.exists() and any(config.out.iterdir()):
         raise UsageError(f"{config.out} is not empty and no simulated database: give another --out")
     like = LIKES[config.like]
     flags = f"--like {config.like} --seed {config.seed} --peak {config.peak[0]:g} {config.peak[1]:g}"
@@ -255,9 +256,9 @@ def _begin(config: SimulateDatabaseConfig, performances: Sequence[Performance]) 
         flags=f"{flags} --out DIR",
     )
     config.out.mkdir(parents=True, exist_ok=True)
+    write_whole(path, text.encode())  # first: from here on it counts as begun, and simulated
     write_sheets(config.like, config.out, performances)
-    write_whole(config.out / "README.md", readme.encode())
-    write_whole(path, text.encode())  # last: from here on it counts as begun
+    write_whole(config.out / "README.md", readme.encode())  # last: the sheets are there
 
 
 def simulate_database(config: SimulateDatabaseConfig) -> int:
@@ -270,6 +271,8 @@ def simulate_database(config: SimulateDatabaseConfig) -> int:
         raise UsageError(f"--peak is {config.peak[0]:g} {config.peak[1]:g}: must be above 0, at most 0.1")
     if config.workers < 1 or (config.clips is not None and config.clips < 1):
         raise UsageError("--workers and --clips must be at least 1")
+    if config.seed < 0:
+        raise UsageError("--seed must be at least 0")
     performances = plan(config.like, config.seed, config.peak)[: config.clips]
     try:
         _begin(config, performances)

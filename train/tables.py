@@ -120,7 +120,12 @@ class _Builder:
             return self.table(
                 "III", title, graphs, "Without ResNet18: samples given as landmarks have no images."
             )
-        return self.table("III", title, (*pictures, *graphs))
+        notes = ["ResNet18 sees the pictures as they are, graphs displacements of three times their size."]
+        if self.plan.magnification == "none":
+            notes = ["Pictures were magnified before landmarks were found."]
+        if self.plan.scale == "quick":
+            notes.append("ResNet18 is trained on half of the subjects, the others on two thirds.")
+        return self.table("III", title, (*pictures, *graphs), *notes)
 
     def four(self) -> Table:
         base = "GTS-GN (layer 1)"

@@ -9,6 +9,7 @@ Quirks: an apex of "/" (found later by `train.landmarks`), one apex on its onset
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from train.datasets.errors import DatasetError
@@ -40,7 +41,7 @@ def load(root: Path, sheet: Path | None = None) -> Database:
     path = sheet or find_sheet(root, SHEETS, "CASME II")
     table = read_table(path, ("subject", "clip", "onset", "apex", "offset", "units", "emotion"))
     collector = Collector("casme2", root, FPS)
-    objective = _objective_classes(root, collector)
+    objective = _objective_classes(path.parent, root, collector)
     images = image_root(root, r"sub\d+", IMAGES)
     for number, row in enumerate(table.rows, 1):
         subject, clip = subject_folder(row), row.text("clip")
@@ -80,11 +81,14 @@ def subject_folder(row: Row) -> str:
     return f"sub{int(text):02d}"
 
 
-def _objective_classes(root: Path, collector: Collector) -> dict[tuple[str, str], str]:
-    """(subject, clip) -> class of the sibling sheet; empty where that is not there."""
-    try:
-        path = find_sheet(root, (OBJECTIVE_SHEET,), "CASME II")
-    except DatasetError:
+def _objective_classes(beside: Path, root: Path, collector: Collector) -> dict[tuple[str, str], str]:
+    """(subject, clip) -> class of the sibling sheet, which lies beside the other or under `root`; empty where
+    it is not there."""
+    path = None
+    for folder in dict.fromkeys((beside, root)):
+        with contextlib.suppress(DatasetError):
+            path = path or find_sheet(folder, (OBJECTIVE_SHEET,), "CASME II")
+    if path is None:
         collector.repaired.append(
             f"{root}: no {OBJECTIVE_SHEET}: objective classes are derived from the action units"
         )

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from streamer.errors import UsageError
+from streamer.errors import SourceError, UsageError
 from streamer.sources.images import read_image
 from train.datasets import SETTINGS, Database, Sample, label_of, load, select
+from train.landmark_cache import load_arrays
 
 DatabaseName = Literal["casme2", "samm", "casme3", "mmew", "fourdme", "smic", "manifest"]
 
@@ -25,12 +26,25 @@ class CheckConfig:
     sheet: Path | None = None
     """Its annotations, if they do not lie there."""
     images: bool = True
-    """Decode every key frame, to find damaged ones (a few milliseconds each)."""
+    """Decode every key frame, to find damaged ones (a few milliseconds each). The frames between them are not
+    looked at; `python -m train landmarks` says which of those it could not read."""
 
 
 def unreadable(sample: Sample) -> list[Path]:
-    """Key frames of a sample that cannot be decoded."""
-    return [path for path in sample.paths or () if path is not None and read_image(path) is None]
+    """Key frames of a sample that cannot be decoded, or its landmarks, if they cannot be read."""
+    if sample.landmarks is not None:
+        try:
+            load_arrays(sample.landmarks, ("landmarks",))
+        except ValueError:
+            return [sample.landmarks]
+    return [path for path in sample.paths or () if path is not None and not _decodes(path)]
+
+
+def _decodes(path: Path) -> bool:
+    try:
+        return read_image(path) is not None
+    except SourceError:  # it says that it is larger than any picture
+        return False
 
 
 def report(database: Database, images: bool = True) -> tuple[str, int]:
@@ -59,7 +73,7 @@ def report(database: Database, images: bool = True) -> tuple[str, int]:
     lines.append(f"missing: {len(database.missing)}")
     lines += [f"  {line}" for line in database.missing]
     lines.append(f"damaged: {len(damaged)}" if images else "damaged: not looked for")
-    lines += [f"  {s.source}: {path} cannot be read as an image: unpack it anew" for s, path in damaged]
+    lines += [f"  {s.source}: {path} cannot be read: unpack it anew" for s, path in damaged]
     lines.append(f"repaired or decided: {len(database.repaired)}")
     lines += [f"  {line}" for line in database.repaired]
     return "\n".join(lines), len(database.missing) + len({s.name for s, _ in damaged})

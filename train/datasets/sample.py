@@ -172,7 +172,7 @@ class Collector:
         where = str(row) if row is not None else expected
         self._check_spelling(where, subject)
         told = (apex, offset, emotion, objective, units, folder, landmarks)
-        known = self._seen.setdefault((subject, clip, onset or 0), (row, told))
+        known = self._seen.setdefault((subject, clip.casefold(), onset or 0), (row, told))
         if known[0] is not row:
             if known[1] != told:
                 other = f"row {known[0].number}" if known[0] is not None else "another folder"

@@ -194,8 +194,13 @@ def _grids(path: Path) -> Iterator[tuple[str, list[list[Any]]]]:
         yield "", _csv(path)
         return
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(member.file_size for member in archive.infolist())
+        try:
+            with zipfile.ZipFile(path) as archive:
+                unpacked = sum(member.file_size for member in archive.infolist())
+        except (zipfile.BadZipFile, NotImplementedError, OSError) as error:
+            raise DatasetError(
+                f"{path} is damaged ({error}): take the file that came with the database"
+            ) from error
         if unpacked > MOST_UNPACKED_BYTES:
             raise DatasetError(
                 f"{path} unpacks to {unpacked:,} bytes: is it the right file? Save the sheet alone anew"
