@@ -112,6 +112,16 @@ navigator.mediaDevices.getUserMedia = async () => {
 """A camera that waits for each answer: what is found does not depend on how fast the machine is."""
 
 
+FACELESS_CAMERA = """
+navigator.mediaDevices.getUserMedia = async () => {
+  const canvas = document.createElement("canvas");
+  const pen = canvas.getContext("2d");
+  setInterval(() => pen.fillRect(0, 0, Math.random() * 300, 9), 30);
+  return canvas.captureStream(30);
+};
+"""
+
+
 def _play_first_expression(page) -> float:
     """Start, and show the sample until its first expression is told; the time of the first frame, seconds."""
     page.click("#live [data-do=start]")
@@ -299,6 +309,51 @@ def test_stalled_and_restarted_server(server, open_page):
     answers = page.evaluate("gtsgnDemo.live.measured.answers")
     _wait(page, f"gtsgnDemo.live.state === 'running' && gtsgnDemo.live.measured.answers > {answers + 10}")
     _says(page, "Running")
+
+
+def test_a_visitors_pause_outlives_the_connection(server, open_page):
+    page = open_page(server.url)
+    _start(page)
+    page.click("#live [data-do=pause]")
+    server.end()
+    _says(page, "connection to the server is lost")
+    server.start()
+    _says(page, "Paused")
+    _next_report(page)
+    sent = page.evaluate("gtsgnDemo.live.link.state.sent")
+    _next_report(page)
+    assert page.evaluate("gtsgnDemo.live.link.state.sent") == sent
+    page.click("#live [data-do=pause]")
+    _wait(page, f"gtsgnDemo.live.link.state.sent > {sent}")
+
+
+def test_a_camera_without_pictures(server, open_page):
+    page = open_page(server.url, init=PACED_CAMERA)
+    page.click("#live [data-do=start]")
+    _says(page, "The camera gives no pictures")
+    page.click("#live [data-do=stop]")
+    _says(page, "Stopped")
+    assert page.evaluate("document.activeElement === gtsgnDemo.live.press.start")
+
+
+def test_a_hint_can_be_read_and_comes_again(server, open_page):
+    page = open_page(server.url, init=FACELESS_CAMERA)
+    for _ in range(2):
+        page.click("#live [data-do=start]")
+        hint = page.locator("#live .gd-hints li", has_text="No face is found")
+        hint.wait_for()
+        assert hint.evaluate("e => getComputedStyle(e).color") == "rgb(255, 233, 138)"
+        _shot(page, "no-face")
+        page.click("#live [data-do=stop]")
+        _says(page, "Stopped")
+
+
+def test_a_second_clip_takes_the_place_of_the_first(server, open_page):
+    page = open_page(server.url)
+    page.get_by_role("tab", name="Clip").click()
+    page.locator("#clip [data-do=sample]:enabled").dblclick()
+    page.locator("#clip [data-show=result]").wait_for()
+    assert server.health()["clips"] == 1
 
 
 def test_clip_is_shown_with_timeline_and_downloads(server, open_page, tmp_path):

@@ -134,6 +134,27 @@ def test_thumbnails_are_kept_for_some_seconds(lazy):
     assert len(made) == (1 if lazy else 300)
 
 
+def test_thumbnails_are_bounded_in_bytes():
+    thumbnails = Thumbnails(lazy=True)
+    image = np.full((480, 640, 3), 90, np.uint8)
+    for i in range(100):
+        thumbnails.add(Frame(i, i / 1000, 0.0, image), _motion(i), lambda: image, 1_000_000)
+    assert thumbnails.of(30) is None
+    assert thumbnails.of(40) is not None
+
+
+def test_the_reports_chart_is_as_long_as_the_clip():
+    rows = [[k / 30, 1.0, 1.0, 1.0] for k in range(300)] + [[10.0, 30.0, 30.0, 30.0]]
+    result = {
+        "name": "a",
+        "sensitivity": 0.5,
+        "events": [{"type": "stream_ended", "duration_s": 20.0, "frames": 600, "reason": "end of source"}],
+        "chart": rows,
+        "about": {"engine": "e", "regions": [{"name": name} for name in ("Brows", "Nose", "Mouth")]},
+    }
+    assert "0 to 20.00 s; 0 to 1.05 % of" in report(result)
+
+
 def test_report_escapes_what_visitors_write():
     result = {
         "name": "<script>alert(1)</script>",

@@ -20,10 +20,11 @@ from starlette.websockets import WebSocketDisconnect
 
 from streamer.config import Config
 from streamer.demo.app import create_app, same_origin
+from streamer.demo.clip_worker import Job, _for_the_visitor
 from streamer.demo.clips import ClipRefused
 from streamer.demo.settings import DemoConfig, Limits
 from streamer.engine import load_engine
-from streamer.errors import UsageError
+from streamer.errors import OutputError, SourceError, UsageError
 from streamer.messages import MacroExpression, MicroExpression
 from streamer.pipeline import Recogniser, warm_up
 from streamer.sources import open_source
@@ -251,7 +252,12 @@ def test_a_jpeg_that_promises_gigantic_pictures_is_not_decoded(client):
     jpeg = bytearray(SMALL)
     at = jpeg.index(b"\xff\xc0")
     jpeg[at + 5 : at + 9] = struct.pack(">HH", 60000, 60000)
-    assert "gigantic" in _error_after(client, START, _packet(0, 0.0, bytes(jpeg)))["message"]
+    assert "60000 x 60000" in _error_after(client, START, _packet(0, 0.0, bytes(jpeg)))["message"]
+
+
+def test_a_jpeg_of_empty_segments_is_given_up_at_once(client):
+    jpeg = SMALL[:2] + b"\xff\xfe\x00\x02" * 200_000 + SMALL[2:]
+    assert "no JPEG" in _error_after(client, START, _packet(0, 0.0, jpeg))["message"]
 
 
 def test_a_damaged_jpeg_ends_the_session(client):
@@ -456,6 +462,25 @@ def test_no_more_clips_than_there_is_room_for(landmarker, short):
         assert client.post("/clips", content=short).status_code == 200
 
 
+def test_a_clip_ends_whatever_goes_wrong(landmarker, short, monkeypatch):
+    async def no_more_processes(*arguments, **settings):
+        raise BlockingIOError("Resource temporarily unavailable")
+
+    with _client(landmarker) as client:
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", no_more_processes)
+        report = _finish(client, client.post("/clips", content=short).json()["key"])
+    assert report["state"] == "failed" and "the server has a problem" in report["error"]
+
+
+def test_the_servers_paths_are_not_told(tmp_path):
+    job = Job(str(tmp_path / "clip"), "mine.ts", str(tmp_path), "", "", 0.5, 1, 1.0, 1)
+    assert (
+        _for_the_visitor(SourceError(f"{job.clip}: the frame size changes"), job)
+        == "mine.ts: the frame size changes"
+    )
+    assert str(tmp_path) not in _for_the_visitor(OutputError(f"{tmp_path}/annotated.mp4 is full"), job)
+
+
 def test_keys_and_names_of_clips_reach_no_other_file(client):
     for path in ("/clips/nokey", "/clips/nokey/annotated.mp4", "/clips/..%2f..%2fetc/passwd"):
         assert client.get(path).status_code == 404
@@ -486,6 +511,7 @@ def test_without_a_camera_the_viewer_is_told(client, landmarker):
         ({"port": 0}, "--port"),
         ({"tls_cert": Path(__file__)}, "belong together"),
         ({"tls_cert": Path("/no"), "tls_key": Path("/no")}, "--tls-cert"),
+        ({"tls_cert": Path(__file__), "tls_key": Path(__file__)}, "both PEM"),
         ({"camera": 0, "source": "sample"}, "choose one"),
         ({"limits": Limits(visitors=0)}, "--limits.visitors"),
     ],

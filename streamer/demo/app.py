@@ -45,7 +45,7 @@ HEADERS = {
         "form-action 'self'; frame-ancestors 'self'"
     ),
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
 }
 

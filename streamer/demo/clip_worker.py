@@ -29,7 +29,7 @@ from streamer.demo.report import report
 from streamer.demo.results import MotionForm, about, event_form, stream_ended
 from streamer.demo.thumbnails import Thumbnails
 from streamer.engine import Engine, load_engine
-from streamer.errors import SourceError, StreamerError
+from streamer.errors import OutputError, SourceError, StreamerError
 from streamer.messages import Event, Frame, MacroExpression, MicroExpression, StreamStarted
 from streamer.pipeline import Recogniser, look_ahead, warm_up
 from streamer.sinks import CsvSink, JsonLinesSink, Sink, VideoSink, close_sinks, send_event, send_frame
@@ -82,13 +82,19 @@ def main() -> int:
     try:
         _work(job)
     except StreamerError as error:
-        # The path is the server's own business.
-        _say({"error": str(error).replace(job.clip, job.name)})
+        _say({"error": _for_the_visitor(error, job)})
         return 1
     except MemoryError:
         _say({"error": "the clip needs too much memory: cut or scale it down first"})
         return 1
     return 0
+
+
+def _for_the_visitor(error: StreamerError, job: Job) -> str:
+    """What the error says, without the server's own paths."""
+    if isinstance(error, OutputError):
+        return f"the results of {job.name} are larger than the server can keep: cut or scale it down first"
+    return str(error).replace(job.clip, job.name)
 
 
 def _end_with_the_server() -> None:
@@ -224,7 +230,7 @@ def _stream(
                 shown_s = time.monotonic()
                 _say({"frames": recogniser.frames, "of": expected})
     except SourceError as error:
-        reason, failure = str(error), error
+        reason, failure = _for_the_visitor(error, job), error
     finally:
         recogniser.close()
     if recogniser.frames:

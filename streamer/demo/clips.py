@@ -209,6 +209,14 @@ class Clips:
             file.write(part)
 
     async def _run(self, clip: Clip, job: Job) -> None:
+        try:
+            await self._work(clip, job)
+        except Exception:  # whatever it was: a clip that stays "working" would keep its place for ever
+            log.exception("a clip could not be worked on")
+            clip.error = "The clip could not be worked on: the server has a problem. Try again later."
+            clip.state = "failed"
+
+    async def _work(self, clip: Clip, job: Job) -> None:
         async with self._turns:
             clip.state = "working"
             process = await asyncio.create_subprocess_exec(

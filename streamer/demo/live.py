@@ -172,7 +172,7 @@ class _Stream:
         frame = Frame(index, time_s, packet.arrived_s, packet.colour, grey)
         events, face, motion = self.recogniser.process(frame)
         if motion is not None:
-            self._faces.add(frame, motion, packet.colour)
+            self._faces.add(frame, motion, packet.colour, len(packet.jpeg))
         for event in events:
             self._send_event(event)
         fps = self._rate(time_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from html import escape
 from typing import Any
 
@@ -51,8 +52,11 @@ def report(result: dict[str, Any]) -> str:
 
 def _chart(result: dict[str, Any], found: list[dict[str, Any]]) -> str:
     rows = result["chart"]
-    end_s = max(rows[-1][0], 0.1) if rows else 0.1
-    top = max(1.0, *(max(row[1:]) for row in rows)) if rows else 1.0
+    ended = next((e["duration_s"] for e in result["events"] if e["type"] == "stream_ended"), 0.0)
+    end_s = max(rows[-1][0] if rows else 0.0, ended, 0.1)
+    # A few frames of a face that goes away do not flatten all the others.
+    peaks = sorted(max(row[1:]) for row in rows)
+    top = max(1.0, 1.05 * peaks[math.ceil(0.99 * len(peaks)) - 1]) if rows else 1.0
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT + 24}" role="img" aria-label="Motion over time, with the events">'
     ]
@@ -66,7 +70,7 @@ def _chart(result: dict[str, Any], found: list[dict[str, Any]]) -> str:
         )
     for column, colour in enumerate(COLOURS, start=1):
         points = " ".join(
-            f"{WIDTH * row[0] / end_s:.1f},{HEIGHT * (1 - row[column] / top):.1f}" for row in rows
+            f"{WIDTH * row[0] / end_s:.1f},{HEIGHT * (1 - min(row[column] / top, 1)):.1f}" for row in rows
         )
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.2"/>')
     names = [escape(region["name"]) for region in result["about"]["regions"]]

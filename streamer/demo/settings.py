@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -104,6 +105,16 @@ def check(config: DemoConfig) -> None:
     for flag, path in (("--tls-cert", config.tls_cert), ("--tls-key", config.tls_key)):
         if path is not None and not path.is_file():
             raise UsageError(f"{flag}: {path} is no file; give the path of a PEM file")
+    if config.tls_cert is not None:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+                config.tls_cert, config.tls_key, password=lambda: b""
+            )
+        except OSError as error:  # ssl.SSLError is one
+            raise UsageError(
+                f"--tls-cert {config.tls_cert} and --tls-key {config.tls_key} cannot be used "
+                f"({error.strerror or error}): give a certificate and its key, both PEM, without a password"
+            ) from error
     if config.camera is not None and config.source is not None:
         raise UsageError("a camera and a source are given: choose one, --camera or --source")
     for name, value in vars(config.limits).items():

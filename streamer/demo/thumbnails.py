@@ -17,6 +17,9 @@ WIDTH = 224
 KEPT_S = 6.0
 """An event is decided at most so long after its onset."""
 
+MOST_BYTES = 64_000_000
+"""What is kept for the pictures of a session: 6 s of the largest usual ones."""
+
 QUALITY = 90
 
 
@@ -55,23 +58,30 @@ class Thumbnails:
 
     def __init__(self, *, lazy: bool) -> None:
         self._lazy = lazy
-        self._kept: deque[tuple[int, float, Callable[[], bytes]]] = deque(maxlen=2048)
+        self._kept: deque[tuple[int, float, int, Callable[[], bytes]]] = deque(maxlen=2048)
+        self._bytes = 0
 
-    def add(self, frame: Frame, motion: Motion, image: Callable[[], U8]) -> None:
-        """Keep a frame; image: makes its (H, W, 3) BGR picture."""
+    def add(self, frame: Frame, motion: Motion, image: Callable[[], U8], size: int = 0) -> None:
+        """Keep a frame; image: makes its (H, W, 3) BGR picture, and holds `size` bytes meanwhile."""
         pose = face_pose(motion)
 
         def make() -> bytes:
             return thumbnail(image(), pose)
 
         if self._lazy:
-            self._kept.append((frame.index, frame.time_s, make))
+            self._keep(frame, size, make)
         else:
             done = make()
-            self._kept.append((frame.index, frame.time_s, lambda: done))
-        while self._kept[0][1] < frame.time_s - KEPT_S:
-            self._kept.popleft()
+            self._keep(frame, len(done), lambda: done)
+        while self._kept and (self._kept[0][1] < frame.time_s - KEPT_S or self._bytes > MOST_BYTES):
+            self._bytes -= self._kept.popleft()[2]
+
+    def _keep(self, frame: Frame, size: int, make: Callable[[], bytes]) -> None:
+        if len(self._kept) == self._kept.maxlen:
+            self._bytes -= self._kept.popleft()[2]
+        self._kept.append((frame.index, frame.time_s, size, make))
+        self._bytes += size
 
     def of(self, index: int) -> bytes | None:
         """The face at a frame, JPEG; None if it was not measured or is no longer kept."""
-        return next((make() for kept, _, make in self._kept if kept == index), None)
+        return next((make() for kept, _, _, make in self._kept if kept == index), None)

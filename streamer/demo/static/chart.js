@@ -18,6 +18,7 @@ export class Chart {
   clear() {
     this.rows = []; // [seconds, brows, nose, mouth]
     this.events = [];
+    this.endS = 0; // of a whole clip: it may go on without a face
     this.playS = null;
     this.names = ["Brows", "Nose", "Mouth"];
     this.draw();
@@ -35,7 +36,7 @@ export class Chart {
 
   get span() {
     const end = this.rows.length ? this.rows[this.rows.length - 1][0] : 0;
-    return this.windowS === null ? [0, Math.max(end, 0.1)] : [end - this.windowS, end];
+    return this.windowS === null ? [0, Math.max(end, this.endS, 0.1)] : [end - this.windowS, end];
   }
 
   timeAt(clientX) {
@@ -60,8 +61,9 @@ export class Chart {
     pen.font = "12px system-ui, sans-serif";
     const [start, end] = this.span;
     const first = Math.max(0, this.rows.findIndex((row) => row[0] >= start));
-    let peak = 0;
-    for (let i = first; i < this.rows.length; i++) peak = Math.max(peak, ...this.rows[i].slice(1));
+    const peaks = this.rows.slice(first).map((row) => Math.max(...row.slice(1))).sort((a, b) => a - b);
+    // Of a whole clip, a few frames of a face that goes away do not flatten all the others.
+    const peak = peaks[Math.ceil((this.windowS === null ? 0.99 : 1) * peaks.length) - 1] ?? 0;
     const top = STEPS.find((step) => step >= 1.05 * peak) ?? STEPS[STEPS.length - 1];
     const x = (time) => LEFT + ((time - start) / (end - start || 1)) * (width - LEFT - RIGHT);
     const y = (value) => height - BOTTOM - (Math.min(value, top) / top) * (height - TOP - BOTTOM);

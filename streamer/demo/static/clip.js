@@ -12,6 +12,11 @@ const FILES = [
   ["report.html", "Report (HTML)"],
 ];
 
+/** Let the server delete a clip, also while the page is being left. */
+function drop(key) {
+  navigator.sendBeacon(`/clips/${key}/forget`);
+}
+
 export function startClip(root) {
   (window.gtsgnDemo ??= {}).clip = new ClipPage(root);
 }
@@ -63,7 +68,9 @@ class ClipPage {
     return new Promise((resolve, reject) => {
       const request = (this.request = new XMLHttpRequest()); // fetch tells nothing of an upload's progress
       request.open("POST", url);
-      request.upload.onprogress = (event) => this.progress(event.loaded / event.total, `Uploading: ${percent(event.loaded / event.total)}`);
+      request.given = body === null;
+      request.upload.onload = () => (request.given = true);
+      request.upload.onprogress = (event) => request === this.request && this.progress(event.loaded / event.total, `Uploading: ${percent(event.loaded / event.total)}`);
       request.onload = () => {
         let answer = {};
         try {
@@ -89,7 +96,7 @@ class ClipPage {
     this.progress(null);
     try {
       const { key } = await give();
-      if (this.turn !== turn) return;
+      if (this.turn !== turn) return drop(key);
       this.key = key;
       await this.follow(turn, key, name);
     } catch (error) {
@@ -126,6 +133,7 @@ class ClipPage {
     this.chart.clear();
     this.chart.names = result.about.regions.map((region) => region.name);
     this.chart.rows = result.chart;
+    this.chart.endS = ended.duration_s;
     this.chart.events = this.found;
     this.times = result.chart.map((row) => row[0]);
     this.frameS = ended.frames > 1 ? ended.duration_s / (ended.frames - 1) : 1 / 30;
@@ -154,14 +162,17 @@ class ClipPage {
 
   cancel() {
     this.turn = null;
-    this.request?.abort();
     this.forget();
     this.end("Cancelled. Choose a clip, or use the sample.", "info");
   }
 
   forget() {
     clearInterval(this.alive);
-    if (this.key) navigator.sendBeacon(`/clips/${this.key}/forget`);
+    const { request } = this;
+    this.request = null;
+    // Once all is given, the answer is waited for: it says the key of the clip that is to be deleted.
+    if (request && !request.given) request.abort();
+    if (this.key) drop(this.key);
     this.key = null;
     this.video.removeAttribute("src");
   }

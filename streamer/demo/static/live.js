@@ -35,6 +35,7 @@ class Live {
     this.latencies = [];
     this.measured = { latencies: [], answers: 0 };
     this.attempt = 0;
+    this.held = false; // paused by the visitor: stays so, whatever the connection does
     this.pausedByTab = false;
     const { press, set } = this;
     press.start.onclick = () => this.start();
@@ -80,14 +81,16 @@ class Live {
       if (this.stream === stream) this.fail("The camera has gone: it was unplugged or its permission was taken back. Connect it, then press Start.");
     };
     this.video.srcObject = stream;
-    await this.video.play().catch(() => {});
+    this.video.play().catch(() => {}); // not awaited: a camera may be on and give no picture
     listCameras(this.set.camera);
     this.attempt = 0;
     await this.connectAnew("The camera is on. Connecting to the server.");
   }
 
-  pause() {
+  pause(byTab = false) {
     if (this.state !== "running") return;
+    this.held = !byTab;
+    this.pausedByTab = byTab;
     this.link.stop();
     this.link.send({ type: "pause" });
     this.setState("paused");
@@ -96,6 +99,7 @@ class Live {
 
   resume() {
     if (this.state !== "paused") return;
+    this.held = this.pausedByTab = false;
     this.link.send({ type: "resume" });
     this.link.start();
     this.setState("running");
@@ -122,7 +126,9 @@ class Live {
     this.video.srcObject = null;
     this.freshen(false);
     this.show.hints.replaceChildren();
-    this.pausedByTab = false;
+    this.shownHints = "";
+    for (const name of ["fps", "latency", "quality"]) this.show[name].textContent = "–";
+    this.held = this.pausedByTab = false;
     this.setState("idle");
   }
 
@@ -136,6 +142,7 @@ class Live {
   /** Connect when the last connection has ended: the place that it holds may be the last free one. */
   async connectAnew(text) {
     const { stream } = this;
+    if (!stream) return;
     this.leave();
     this.setState("connecting");
     this.answeredAt = performance.now();
@@ -189,6 +196,8 @@ class Live {
     this.latencies = [];
     this.attempt = 0;
     this.setState("running");
+    if (this.held) return this.pause();
+    this.pausedByTab = false;
     this.runningMessage();
     if (document.hidden) this.onVisibility();
     else this.link.start();
@@ -255,11 +264,9 @@ class Live {
 
   onVisibility() {
     if (document.hidden && this.state === "running") {
-      this.pause();
-      this.pausedByTab = true;
+      this.pause(true);
       tell(this.show.message, "This tab is hidden, and browsers stop the camera's pictures then: paused until you come back.", "warning");
     } else if (!document.hidden && this.state === "paused" && this.pausedByTab) {
-      this.pausedByTab = false;
       this.resume();
     }
   }
@@ -308,9 +315,11 @@ class Live {
   setState(state) {
     this.state = state;
     const { press } = this;
+    const focused = document.activeElement; // a button that is disabled loses the focus
     press.start.disabled = state !== "idle";
     press.stop.disabled = state === "idle";
     press.pause.disabled = !["running", "paused"].includes(state);
     press.pause.textContent = state === "paused" ? "Resume" : "Pause";
+    if (focused?.disabled && Object.values(press).includes(focused)) (state === "idle" ? press.start : press.stop).focus();
   }
 }
