@@ -56,7 +56,10 @@ def _chart(result: dict[str, Any], found: list[dict[str, Any]]) -> str:
     end_s = max(rows[-1][0] if rows else 0.0, ended, 0.1)
     # A few frames of a face that goes away do not flatten all the others.
     peaks = sorted(max(row[1:]) for row in rows)
-    top = max(1.0, 1.05 * peaks[math.ceil(0.99 * len(peaks)) - 1]) if rows else 1.0
+    spans = [(event["onset"]["time_s"], event["offset"]["time_s"]) for event in found]
+    inside = (max(row[1:]) for row in rows if any(a <= row[0] <= b for a, b in spans))
+    usual = peaks[math.ceil(0.99 * len(peaks)) - 1] if rows else 0.0
+    top = max(1.0, 1.05 * usual, *inside)
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT + 24}" role="img" aria-label="Motion over time, with the events">'
     ]

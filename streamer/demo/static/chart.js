@@ -39,6 +39,15 @@ export class Chart {
     return this.windowS === null ? [0, Math.max(end, this.endS, 0.1)] : [end - this.windowS, end];
   }
 
+  /** The largest value to be shown. Of a whole clip, a few frames of a face that goes away do not flatten all others. */
+  peak(rows) {
+    const largest = (some) => some.reduce((most, row) => Math.max(most, ...row.slice(1)), 0);
+    if (this.windowS !== null) return largest(rows);
+    const usual = rows.map((row) => Math.max(...row.slice(1))).sort((a, b) => a - b)[Math.ceil(0.99 * rows.length) - 1] ?? 0;
+    const inside = (row) => this.events.some(({ onset, offset }) => onset.time_s <= row[0] && row[0] <= offset.time_s);
+    return Math.max(usual, largest(rows.filter(inside)));
+  }
+
   timeAt(clientX) {
     const box = this.canvas.getBoundingClientRect();
     const [start, end] = this.span;
@@ -61,9 +70,7 @@ export class Chart {
     pen.font = "12px system-ui, sans-serif";
     const [start, end] = this.span;
     const first = Math.max(0, this.rows.findIndex((row) => row[0] >= start));
-    const peaks = this.rows.slice(first).map((row) => Math.max(...row.slice(1))).sort((a, b) => a - b);
-    // Of a whole clip, a few frames of a face that goes away do not flatten all the others.
-    const peak = peaks[Math.ceil((this.windowS === null ? 0.99 : 1) * peaks.length) - 1] ?? 0;
+    const peak = this.peak(this.rows.slice(first));
     const top = STEPS.find((step) => step >= 1.05 * peak) ?? STEPS[STEPS.length - 1];
     const x = (time) => LEFT + ((time - start) / (end - start || 1)) * (width - LEFT - RIGHT);
     const y = (value) => height - BOTTOM - (Math.min(value, top) / top) * (height - TOP - BOTTOM);
