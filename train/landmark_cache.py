@@ -50,12 +50,12 @@ UNREADABLE = (
     KeyError,
     EOFError,
     MemoryError,
-    NotImplementedError,
     RuntimeError,
     zlib.error,
     zipfile.BadZipFile,
 )
-"""What reading an archive raises: damaged, cut off, encrypted, or packed in a way that is not known."""
+"""What reading an archive raises: damaged, cut off, encrypted, or packed in a way that is not known (a
+NotImplementedError, which is a RuntimeError)."""
 
 
 def load_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
