@@ -27,6 +27,10 @@ class LeakError(RuntimeError):
     """A test subject's data reach what is trained or chosen: a fault of the program, never of its user."""
 
 
+class SameDataError(LeakError, UsageError):
+    """One sample's data are there under two names: for the user to mend."""
+
+
 @dataclass(frozen=True)
 class Fold:
     """One split. name: who or what is tested. train, validation, test: indices of samples, int64, ascending.
@@ -148,8 +152,8 @@ def check_folds(folds: Sequence[Fold], persons: Sequence[str], features: NDArray
     features: (N, ...), to find the same data under two names too.
 
     Raises:
-        LeakError: a tested person is trained or validated on (the latter is allowed to `paper`), or so are
-            data equal to the person's; a sample is in no fold's test, or in two.
+        SameDataError: data equal to a tested person's are trained or validated on. LeakError: the person is
+            (validated on is allowed to `paper`); a sample is in no fold's test, or in two.
     """
     owner = np.array(persons)
     digest = [sample.tobytes() for sample in np.asarray(features)] if features is not None else None
@@ -162,7 +166,10 @@ def check_folds(folds: Sequence[Fold], persons: Sequence[str], features: NDArray
             tested = {digest[k] for k in fold.test}
             twins = [k for k in seen.tolist() if digest[k] in tested]
             if twins:
-                raise LeakError(f"fold {fold.name}: sample {twins[0]} has the data of a tested sample")
+                raise SameDataError(
+                    f"fold {fold.name}: sample {twins[0]} has the data of a tested sample (under another "
+                    f"name): remove one of them"
+                )
     tested = np.concatenate([fold.test for fold in folds])
     if len(folds) > 1 and not np.array_equal(np.sort(tested), np.arange(len(persons))):
         raise LeakError("not every sample is tested exactly once")

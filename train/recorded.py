@@ -17,7 +17,7 @@ from streamer.errors import UsageError
 from train.combinations import ACTION_UNIT_NAMES, CLASSES
 from train.datasets import Sample, Selection, label_of, load, select
 from train.datasets.action_units import OBJECTIVE_NAMES
-from train.folds import Fold, LeakError, check_folds
+from train.folds import Fold, check_folds
 from train.landmarks import extract
 from train.loop import FitConfig, Samples, probabilities
 from train.metrics import bootstrap_intervals, summarise
@@ -136,10 +136,7 @@ class RecordedData:
         self._fold = split_subjects(
             selection.persons, selection.label, selection.classes, config.held_out, config.seed
         )
-        try:
-            check_folds([self._fold], selection.persons, self._nodes)
-        except LeakError as error:
-            raise UsageError(f"{error} (under another name): remove one of them") from error
+        check_folds([self._fold], selection.persons, self._nodes)
         if config.au_loss != "none" and not np.nansum(self._units[self._fold.train]):
             raise UsageError(
                 f"no sample that is trained on has one of the action units {' '.join(ACTION_UNIT_NAMES)}: "

@@ -26,7 +26,7 @@ from train.datasets import Sample, select
 from train.executors import Executor, FoldJob, LocalExecutor
 from train.fold_files import FoldResult, fold_path, read_fold, write_fold
 from train.fold_training import folds_of, steps_an_epoch
-from train.folds import Fold, LeakError, across_databases, check_folds, leave_one_subject_out
+from train.folds import Fold, across_databases, check_folds, leave_one_subject_out
 from train.results import RunHeader, RunResult, RunSpec, SweepResults
 from train.sweep_data import LEAST_UNIT_SAMPLES, RunData
 
@@ -146,12 +146,7 @@ def _locked(out: Path) -> Iterator[None]:
 def _open_run(spec: RunSpec, data: RunData, out: Path) -> _Run:
     """A run with the folds of it that are there. Writes run.json where there is none."""
     folds = folds_of(spec, data)
-    try:
-        check_folds(folds, data.persons, data.inputs)
-    except LeakError as error:
-        if "data of a tested sample" not in str(error):
-            raise
-        raise UsageError(f"{spec.name}: {error} (under another name): remove one of them") from error
+    check_folds(folds, data.persons, data.inputs)
     key = spec.key(data.digest)
     header = RunHeader(
         key,
