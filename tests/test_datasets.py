@@ -7,6 +7,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import get_args
@@ -209,6 +210,9 @@ def test_text_that_a_terminal_would_obey_is_refused(tmp_path: Path):
     path.write_text("subject,clip\n sébastien b ,c\n\x1b[31mred,c\n", encoding="utf-8")
     first, second = read_table(path, ["subject", "clip"]).rows
     assert first.text("subject") == "sébastien b"
+    cells = {"units": "4\xa0+ 7\n", "emotion": "others\n(repeated)"}
+    assert replace(first, cells=cells).text("units") == "4\xa0+ 7"
+    assert replace(first, cells=cells).text("emotion") == "others\n(repeated)"
     with pytest.raises(DatasetError, match=r"sheet.csv, row 3: subject is '\\x1b\[31mred', with characters"):
         second.text("subject")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
+import unicodedata
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -67,7 +68,8 @@ class Row:
         if isinstance(cell, float) and cell.is_integer():
             cell = int(cell)
         text = "" if cell is None else str(cell).strip()
-        if not text.isprintable():
+        # Spaces of every kind, line breaks too, are what spreadsheets put into cells.
+        if any(unicodedata.category(letter) == "Cc" and not letter.isspace() for letter in text):
             raise self.error(f"{column} is {text!r}, with characters that cannot be seen: type it anew")
         return text
 
